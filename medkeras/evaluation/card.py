@@ -1,0 +1,131 @@
+"""The model card, `README.md` of a run: what the model is for, and what it is not for."""
+
+import re
+
+NOT_STATED = "_not stated_"
+
+
+def text(run, data, scores, context) -> str:
+    """Writes the card from what is known of the run; what nobody said stays visibly open.
+
+    Args:
+        run: `.experiment`, `.sample`, `.seed`.
+        data: `pipeline.Data`.
+        scores: from `evaluate.evaluate`.
+        context: what the report was filled with.
+
+    Returns:
+        Markdown.
+    """
+    found, environment = scores.metrics, context["environment"]
+    model, described = context["model"], context["data"]
+    parts = [
+        f"# {plain(run.experiment)}",
+        "**Research use only, not a medical device.**",
+    ]
+    if run.sample:
+        parts.append(
+            "> **Synthetic sample data (phantoms).** These numbers say nothing about patients."
+        )
+    answers = ", ".join(plain(name) for name in scores.classes)
+    function = f"`{model['function']}`" if model["function"] else NOT_STATED
+    skipped = len(described["skipped"])
+    parts += [
+        "## Intended use",
+        f"Research on telling apart {answers} in pictures like those it was trained on. "
+        f"Task: {scores.task}. Intended users, setting and population: {NOT_STATED}.",
+        "## Out of scope",
+        "Diagnosis, triage or any decision about a patient; pictures of another body part, "
+        "modality or source than the training data; pictures that were exported, cropped or "
+        "windowed differently.",
+        "## Model",
+        f"{function}, {model['layers']} layers, {model['parameters']:,} parameters, "
+        f"{model['trainable']:,} of them trainable at the end. "
+        f"Initial weights: {_or_open(model['weights'])}. "
+        f"Input {described['image_shape']} (height, width, channels), raw pixels 0..255.",
+        "## Data",
+        f"Folder `{plain(described['root'])}`. Source and licence: {NOT_STATED}. "
+        f"Ages, sexes, scanners: {NOT_STATED}.",
+        _counts(described["counts"]),
+        "No patient is on two sides of the split"
+        + (
+            ", but **each picture stands alone**: no patient is known, so pictures of one patient "
+            "may be on two sides."
+            if described["alone"]
+            else "."
+        )
+        + f" Files left out because they could not be read: {skipped}.",
+        "## Results on the test part",
+        _metrics(found),
+        f"Accuracy {_entry(found['accuracy'])}; always answering "
+        f"“{plain(context['verdict']['common'])}” would give {_value(found['majority_accuracy'])}. "
+        f"{context['verdict']['words']} Brier score {_entry(found['brier'])}, expected "
+        f"calibration error {_entry(found['ece'])}. {found['n']} pictures of "
+        f"{found['n_patients']} patients; 95 % intervals by resampling patients, none where fewer "
+        f"than {found['bootstrap']['fewest_patients']} patients stand behind a number.",
+        "## Training",
+        _settings(context["hyperparameters"]) + f" Seed {run.seed}.",
+        "## Limits",
+        "One random split, one seed; no external test set. Probabilities are not calibrated. "
+        f"Performance by sex, age, scanner or hospital: {NOT_STATED}. Known failure cases: see the "
+        "most confident mistakes in `report.html`.",
+        "## How to load",
+        "`predictor.json` names the function that rebuilds the model and says how pictures are "
+        "prepared; `model.keras` holds the weights.",
+        "```python\nimport json\nfrom medkeras.models import recipe\n\n"
+        'described = json.load(open("predictor.json"))\n'
+        'model = recipe.rebuild(described["recipe"])\n'
+        'model.load_weights("model.keras")\n```',
+        f"medkeras {_or_open(environment.get('medkeras'))}, Python "
+        f"{_or_open(environment.get('python'))}. Contact and citation: {NOT_STATED}.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def plain(value) -> str:
+    """Escapes what Markdown or HTML would read as markup."""
+    escaped = str(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]()#|!])", r"\\\1", escaped)
+
+
+def _or_open(value):
+    return NOT_STATED if value in (None, "") else plain(value)
+
+
+def _value(value):
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def _entry(entry):
+    if entry["value"] is None:
+        return "undefined"
+    bounds = "" if entry["low"] is None else f" ({entry['low']:.3f} to {entry['high']:.3f})"
+    return f"{entry['value']:.3f}{bounds}"
+
+
+def _counts(counts):
+    head = "| pictures (patients) | " + " | ".join(counts["parts"]) + " |"
+    rule = "|---" * (len(counts["parts"]) + 1) + "|"
+    rows = [
+        f"| {plain(row['name'])} | " + " | ".join(f"{n} ({p})" for n, p in row["cells"]) + " |"
+        for row in counts["rows"]
+    ]
+    return "\n".join([head, rule, *rows])
+
+
+def _metrics(found):
+    head = "| class | AUC | sensitivity | specificity | positives / n |\n|---|---|---|---|---|"
+    rows = []
+    for name, own in found["classes"].items():
+        cells = [_entry(own[metric]) for metric in ("auc", "sensitivity", "specificity")]
+        n = f"{own['auc']['n_positive']} / {own['auc']['n']}"
+        rows.append(f"| {plain(name)} | " + " | ".join(cells) + f" | {n} |")
+    return "\n".join([head, *rows])
+
+
+def _settings(values):
+    if not values:
+        return f"Hyperparameters: {NOT_STATED}."
+    return (
+        "Hyperparameters: " + ", ".join(f"{plain(k)} = {plain(v)}" for k, v in values.items()) + "."
+    )

@@ -1,0 +1,153 @@
+"""Runs a model over the validation and test pictures and writes down what came out.
+
+predictions.csv   one row per picture: what every number is computed from
+metrics.json      the numbers (see `metrics`)
+predictor.json    all that prediction needs besides the weights
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from medkeras import errors
+from medkeras.evaluation import metrics
+from medkeras.files import atomic
+from medkeras.preparation import conform
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an evaluation found.
+
+    Args:
+        predictions: the table in `predictions.csv`.
+        metrics: the content of `metrics.json`.
+        task: "binary", "multiclass", "multilabel" or "ordinal".
+        classes: names of all classes by number; of two, the second is the positive one.
+    """
+
+    predictions: pd.DataFrame
+    metrics: dict
+    task: str
+    classes: list[str]
+
+
+def evaluate(model, data, run, task=None) -> Scores:
+    """Predicts the validation and test parts and writes the three files above.
+
+    Args:
+        model: functional model, raw pixels (batch, height, width, channels) to logits.
+        data: `pipeline.Data`.
+        run: `.folder` is written to; `.seed` seeds the bootstrap.
+        task: one of the four; None for "binary" with one logit and "multiclass" with more.
+
+    Returns:
+        The scores, for the report.
+
+    Raises:
+        errors.Diverged: a logit is not finite; names the first such picture.
+    """
+    classes = list(data.classes)
+    outputs = int(model.output_shape[-1])
+    task = task or ("binary" if outputs == 1 else "multiclass")
+    named = classes[1:2] if task == "binary" else classes
+    if len(named) != outputs:
+        raise ValueError(f"model has {outputs} logits, but {len(named)} are expected for {classes}")
+    parts = [_part(model, part, named, task) for part in (data.val, data.test)]
+    predictions = pd.concat(parts, ignore_index=True)
+    majority = int(np.bincount(data.train.labels, minlength=len(classes)).argmax())
+    found = metrics.measured(predictions, task, majority, run.seed)
+
+    atomic.write_text(run.folder / "predictions.csv", csv_text(predictions))
+    atomic.write_json(run.folder / "metrics.json", found)
+    atomic.write_json(run.folder / "predictor.json", predictor(model, data, task))
+    return Scores(predictions, found, task, classes)
+
+
+def predictor(model, data, task) -> dict:
+    """Describes what prediction needs: recipe of the model, labels, preprocessing."""
+    classes = list(data.classes)
+    return {
+        "format": FORMAT,
+        "task": task,
+        "labels": classes,
+        "positive": classes[1] if task == "binary" else None,
+        "image_shape": list(data.image_shape),
+        "preprocessing": conform.CONFIG
+        | {"scale": "pixels 0..255 as float32; the model itself rescales"},
+        "calibration": None,
+        "thresholds": None if task in metrics.EXCLUSIVE else dict.fromkeys(_named(data, task), 0.5),
+        "recipe": getattr(model, "recipe", None),
+        "feature_map": getattr(model, "feature_map", None),
+    }
+
+
+def logits(model, batches) -> np.ndarray:
+    """Runs pictures through a model, in order and without dropout.
+
+    Args:
+        model: functional model; any dtype policy.
+        batches: iterable of uint8 (batch, height, width, channels).
+
+    Returns:
+        float32 (n, k); (0, k) without pictures.
+    """
+    import tensorflow as tf
+
+    shape = (None, *model.input_shape[1:])
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)])
+    def forward(pictures):
+        return tf.cast(model(tf.cast(pictures, tf.float32), training=False), tf.float32)
+
+    found = [forward(np.ascontiguousarray(batch)).numpy() for batch in batches]
+    return np.concatenate(found) if found else np.empty((0, model.output_shape[-1]), np.float32)
+
+
+def probabilities(values, task) -> np.ndarray:
+    """Turns logits (n, k) into probabilities (n, k): softmax, or one sigmoid each."""
+    values = np.asarray(values, dtype=np.float64)
+    if task in metrics.EXCLUSIVE:
+        powers = np.exp(values - values.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+    return 0.5 * (1 + np.tanh(values / 2))
+
+
+def csv_text(predictions) -> str:
+    """Formats a table of predictions: the same numbers give the same bytes."""
+    return predictions.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+
+
+def _named(data, task):
+    return list(data.classes)[1:2] if task == "binary" else list(data.classes)
+
+
+def _part(model, part, named, task):
+    table = part.table
+    values = logits(model, part.batches())
+    broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(broken):
+        raise errors.Diverged(
+            f"the model's answer for {table['path'].iloc[broken[0]]} is not a finite number "
+            f"({len(broken)} of {len(values)} {part.name} pictures): lower the learning rate"
+        )
+    known = part.labels
+    chances = probabilities(values, task)
+    columns = {
+        "path": table["path"].to_numpy(),
+        "patient": table["patient"].to_numpy(),
+        "split": part.name,
+    }
+    for k, name in enumerate(named):
+        columns[f"label_{name}"] = (known == (1 if task == "binary" else k)).astype(int)
+        # Rounded as in the file, so that every number can be recomputed from it exactly.
+        columns[f"logit_{name}"] = _as_written(values[:, k])
+        columns[f"probability_{name}"] = _as_written(chances[:, k])
+    return pd.DataFrame(columns)
+
+
+def _as_written(numbers):
+    return np.array([float(f"{number:.9g}") for number in numbers], dtype=np.float64)

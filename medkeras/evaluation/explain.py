@@ -1,0 +1,213 @@
+"""Grad-CAM: which part of the picture spoke for an answer, and is it the lesion?
+
+    explanations/<n>_<class>.png   picture | heat map over it | known lesion, where there is one
+    explanations/maps.npy          the raw maps, float32, at the feature map's own resolution
+    explanations/index.csv         one row per map
+    explanations/scores.json       the pointing game against known lesion masks
+
+A map is relu(sum over channels of mean gradient x activation) of Selvaraju et al. 2017, computed
+for whole batches in one graph. For display it is divided by its own maximum; a map that is zero
+everywhere stays so, and says "no positive evidence" instead of painting a hot spot.
+"""
+
+import io
+import re
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+
+from medkeras.evaluation import pointing
+from medkeras.evaluation.evaluate import logits, probabilities
+from medkeras.evaluation.overlays import panel
+from medkeras.files import atomic
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One picture of the gallery."""
+
+    png: bytes
+    file: str
+    path: str
+    true: str
+    predicted: str
+    probability: float
+    evidence: bool
+    lesion: bool
+
+    @property
+    def correct(self) -> bool:
+        return self.true == self.predicted
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Explained test pictures, and how well the maps point at known lesions."""
+
+    layer: str
+    items: list[Explained] = field(default_factory=list)
+    scores: dict = field(default_factory=dict)
+
+
+def grad_cam(model, data, run, layer=None, most=24, backend="medkeras") -> Gallery:
+    """Explains test pictures, right and wrong answers, and scores the maps.
+
+    Each map is for the answer the model gave. The pointing game asks for the true class instead,
+    on every test picture with a known lesion: it tests where the model sees that class.
+
+    Args:
+        model: functional model with a `feature_map`.
+        data: `pipeline.Data`.
+        run: `.folder`, `.seed`, `.sample`.
+        layer: name of a layer with output (batch, height, width, channels); None for
+            `model.feature_map`.
+        most: largest number of pictures in the gallery.
+        backend: "medkeras", or "tf-explain" for the maps of that package.
+
+    Returns:
+        The gallery, for the report.
+    """
+    layer = layer or model.feature_map
+    part, table = data.test, data.test.table
+    task = "binary" if model.output_shape[-1] == 1 else "multiclass"
+    chances = probabilities(logits(model, part.batches()), task)
+    if task == "binary":
+        chances = np.hstack([1 - chances, chances])
+    answers = chances.argmax(axis=1)
+    chosen = picked(part.labels, answers, chances.max(axis=1), most)
+
+    def maps(rows, targets):
+        size = data.batch_size
+        batches = (part.pictures(rows[start : start + size]) for start in range(0, len(rows), size))
+        return heat(model, batches, layer, targets, backend)
+
+    raw = maps(chosen, answers[chosen])
+    masks = pointing.masks(table, data.image_shape[:2])
+    folder = run.folder / "explanations"
+    folder.mkdir(parents=True, exist_ok=True)
+    items = []
+    for n, (row, coarse) in enumerate(zip(chosen, raw, strict=True)):
+        name = re.sub(r"[^A-Za-z0-9-]+", "-", data.classes[part.labels[row]]).strip("-")
+        panels = panel(part.pictures(np.array([row]))[0], coarse, masks.get(row), run.sample)
+        items.append(
+            Explained(
+                png=panels,
+                file=f"{n:02d}_{name}.png",
+                path=str(table["path"].iloc[row]),
+                true=data.classes[part.labels[row]],
+                predicted=data.classes[answers[row]],
+                probability=float(chances[row, answers[row]]),
+                evidence=bool(coarse.max() > 0),
+                lesion=row in masks,
+            )
+        )
+        atomic.write_bytes(folder / items[-1].file, panels)
+    marked = np.array(sorted(masks), dtype=int)
+    scores = {"layer": layer, "method": f"Grad-CAM ({backend})"} | pointing.game(
+        maps(marked, part.labels[marked]) if len(marked) else [],
+        [masks[row] for row in marked],
+        table["patient"].to_numpy()[marked],
+        run.seed,
+    )
+    _write(folder, items, raw, scores)
+    return Gallery(layer, items, scores)
+
+
+def heat(model, batches, layer, targets, backend="medkeras") -> np.ndarray:
+    """Computes Grad-CAM maps.
+
+    Args:
+        model: functional model, logits out; one logit means class 1 against class 0, and the
+            evidence for class 0 is that against class 1.
+        batches: iterable of uint8 (batch, height, width, channels).
+        layer: name of the layer whose activations are weighted.
+        targets: (n,) class each map argues for.
+        backend: "medkeras" or "tf-explain" (its guided gradients off, the relu added).
+
+    Returns:
+        float32 (n, height, width) at the layer's resolution, not negative, not rescaled.
+    """
+    import keras
+    import tensorflow as tf
+
+    features = model.get_layer(layer).output
+    if len(features.shape) != 4:
+        raise ValueError(f"layer {layer!r} gives {features.shape}: a feature map is needed")
+    outputs = int(model.output_shape[-1])
+    targets = np.asarray(targets, dtype=int)
+    directions = np.eye(max(outputs, 2), dtype=np.float32)[targets]
+    if outputs == 1:
+        directions = np.where(targets == 1, 1, -1).astype(np.float32)[:, None]
+    both = keras.Model(model.input, [features, model.outputs[0]])
+
+    @tf.function(reduce_retracing=True)
+    def maps(pictures, direction):
+        with tf.GradientTape() as tape:
+            pictures = tf.cast(pictures, tf.float32)
+            tape.watch(pictures)  # or nothing is recorded where every layer is frozen
+            activations, values = both(pictures, training=False)
+            score = tf.reduce_sum(tf.cast(values, tf.float32) * direction)
+        gradients = tf.cast(tape.gradient(score, activations), tf.float32)
+        weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
+        return tf.nn.relu(tf.reduce_sum(weights * tf.cast(activations, tf.float32), axis=-1))
+
+    found, start = [], 0
+    for batch in batches:
+        direction = directions[start : start + len(batch)]
+        start += len(batch)
+        if backend == "tf-explain":
+            found.append(_by_tf_explain(model, batch, layer, direction))
+        else:
+            found.append(maps(np.ascontiguousarray(batch), direction).numpy())
+    return np.concatenate(found) if found else np.empty((0, 1, 1), np.float32)
+
+
+def _by_tf_explain(model, batch, layer, directions):
+    """Maps of tf-explain's GradCAM, which takes one class for a whole batch."""
+    from tf_explain.core.grad_cam import GradCAM
+
+    # It wraps `inputs` in a list once more, which Keras 3 takes for another structure.
+    flat = SimpleNamespace(inputs=model.input, output=model.outputs[0], get_layer=model.get_layer)
+    found = np.empty((len(batch), *model.get_layer(layer).output.shape[1:3]), np.float32)
+    for direction in np.unique(directions, axis=0):
+        rows = np.flatnonzero((directions == direction).all(axis=1))
+        target = int(np.abs(direction).argmax())
+        activations, gradients = GradCAM.get_gradients_and_filters(
+            flat, batch[rows].astype(np.float32), layer, target, use_guided_grads=False
+        )
+        maps = GradCAM.generate_ponderated_output(activations, gradients)
+        found[rows] = np.maximum(np.stack(maps) * direction[target], 0)
+    return found
+
+
+def picked(labels, answers, certainty, most) -> np.ndarray:
+    """Chooses test pictures: per class the surest mistakes and the surest right answers.
+
+    Half of the places go to mistakes, as far as there are so many.
+
+    Returns:
+        Row numbers, ordered by class, mistakes first.
+    """
+    labels, answers = np.asarray(labels), np.asarray(answers)
+    order = np.argsort(-np.asarray(certainty), kind="stable")
+    classes = np.unique(labels)
+    share = max(1, most // max(len(classes), 1))
+    chosen = []
+    for one in classes:
+        own = order[labels[order] == one]
+        wrong, right = own[answers[own] != one], own[answers[own] == one]
+        shown = min(len(wrong), max(share // 2, share - len(right)))
+        chosen += [*wrong[:shown], *right[: share - shown]]
+    return np.array(chosen[:most], dtype=int)
+
+
+def _write(folder, items, raw, scores):
+    rows = [[i.file, i.path, i.true, i.predicted, i.probability, i.evidence] for i in items]
+    columns = ["file", "path", "true", "predicted", "probability", "evidence"]
+    atomic.write_csv(folder / "index.csv", pd.DataFrame(rows, columns=columns))
+    out = io.BytesIO()
+    np.save(out, raw, allow_pickle=False)
+    atomic.write_bytes(folder / "maps.npy", out.getvalue())
+    atomic.write_json(folder / "scores.json", scores)

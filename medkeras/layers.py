@@ -1,0 +1,132 @@
+"""The layer library that all models share: blocks as functions on tensors.
+
+Every layer is named after its block (`block1_conv1`, `head_bn`), so that histograms, Grad-CAM
+and `get_layer` find the same name in every process. Only layers of Keras are used.
+"""
+
+import keras
+
+from medkeras.errors import UsageError
+
+# Keras's 0.99 needs several hundred steps before the running statistics mean anything; a
+# hospital's few hundred pictures give ten steps an epoch.
+MOMENTUM = 0.9
+
+
+def image_input(image_shape, smallest=1):
+    """Opens a model: raw pixels, 0..255, in a layer named "image".
+
+    Args:
+        image_shape: (height, width, channels), pixels; channels 1 (grey) or 3 (RGB).
+        smallest: height and width that the model needs at least, pixels.
+
+    Returns:
+        A symbolic tensor (batch, height, width, channels).
+
+    Raises:
+        UsageError: where the shape is none of these, or too small.
+    """
+    shape = tuple(image_shape)
+    good = len(shape) == 3 and all(isinstance(n, int) for n in shape) and shape[2] in (1, 3)
+    if not good or min(shape[:2]) < smallest:
+        raise UsageError(
+            f"image_shape must be (height, width, 1 or 3) with at least {smallest} pixels "
+            f"a side for this model; got {image_shape!r}"
+        )
+    return keras.Input(shape, dtype="float32", name="image")
+
+
+def rescale(x, scale=1 / 255, offset=0.0, name="rescale"):
+    """Computes x * scale + offset, with one number or one for each channel."""
+    return keras.layers.Rescaling(scale, offset, name=name)(x)
+
+
+def grey_to_rgb(x, name="grey_to_rgb"):
+    """Repeats one channel to three; leaves three as they are."""
+    if x.shape[-1] == 3:
+        return x
+    return keras.layers.Concatenate(name=name)([x, x, x])
+
+
+def conv_block(
+    x, filters, size, name, *, convs=1, batch_norm=True, kernel_initializer="he_uniform"
+):
+    """Applies convolutions with ReLU, then batch norm, then 2x2 max pooling.
+
+    Args:
+        x: tensor (batch, height, width, channels).
+        filters: feature maps of each convolution.
+        size: side of the kernel, pixels; the padding is "same".
+        name: prefix of the layers `_conv1`, ..., `_bn`, `_pool`.
+        convs: number of convolutions.
+        batch_norm: False leaves the batch norm out.
+        kernel_initializer: initializer of the kernels.
+
+    Returns:
+        A tensor (batch, height // 2, width // 2, filters).
+    """
+    for i in range(convs):
+        x = keras.layers.Conv2D(
+            filters,
+            size,
+            padding="same",
+            activation="relu",
+            kernel_initializer=kernel_initializer,
+            name=f"{name}_conv{i + 1}",
+        )(x)
+    if batch_norm:
+        x = keras.layers.BatchNormalization(momentum=MOMENTUM, name=f"{name}_bn")(x)
+    return keras.layers.MaxPooling2D(2, name=f"{name}_pool")(x)
+
+
+def dense_bn(x, units, name, *, l2=0.0):
+    """Applies a dense layer without bias (the norm has its own), batch norm and ReLU.
+
+    Args:
+        x: tensor (batch, features).
+        units: width.
+        name: prefix of the layers `_dense`, `_bn`, `_relu`.
+        l2: L2 factor on the kernel; 0 for none.
+
+    Returns:
+        A tensor (batch, units).
+    """
+    x = keras.layers.Dense(
+        units,
+        use_bias=False,
+        kernel_initializer="he_uniform",
+        kernel_regularizer=regularizer(l2),
+        name=f"{name}_dense",
+    )(x)
+    x = keras.layers.BatchNormalization(momentum=MOMENTUM, name=f"{name}_bn")(x)
+    return keras.layers.ReLU(name=f"{name}_relu")(x)
+
+
+def dropout(x, rate, name):
+    """Applies dropout; at rate 0 adds no layer, so that the output stays a fixed function."""
+    if not 0 <= rate < 1:
+        raise UsageError(f"dropout must be at least 0 and below 1; got {rate}")
+    return keras.layers.Dropout(rate, name=name)(x) if rate else x
+
+
+def logits(x, outputs, *, l2=0.0):
+    """Ends a model: a linear layer named "logits", in float32 under any precision policy.
+
+    Args:
+        x: tensor (batch, features).
+        outputs: number of logits, at least 1.
+        l2: L2 factor on the kernel; 0 for none.
+
+    Returns:
+        A tensor (batch, outputs).
+    """
+    if outputs < 1:
+        raise UsageError(f"a model needs at least one class to tell apart; got {outputs}")
+    return keras.layers.Dense(
+        outputs, kernel_regularizer=regularizer(l2), dtype="float32", name="logits"
+    )(x)
+
+
+def regularizer(l2):
+    """Returns an L2 regularizer of that factor, or None for 0."""
+    return keras.regularizers.L2(l2) if l2 else None

@@ -1,0 +1,1 @@
+"""Model functions: raw pixels in, logits out, flat and uncompiled."""

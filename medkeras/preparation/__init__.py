@@ -1,0 +1,1 @@
+"""Table to batches: checks, splits, the stored pictures, augmentation, pipelines."""

@@ -1,0 +1,223 @@
+"""Table to batches: every training batch is a pure function of its step number.
+
+The pictures lie in a uint8 memory map (`cache`); a batch gathers rows, augments them and
+leaves as float32 in 0..255 (models normalise inside). Because step -> batch is a function,
+training can start at any step and see what an uninterrupted run sees.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from medkeras.preparation import cache
+from medkeras.preparation.augment import Affine
+
+
+@dataclass(frozen=True)
+class Part:
+    """One side of the split.
+
+    Args:
+        name: "train", "val" or "test".
+        rows: positions in the whole table, (n,).
+        data: the data set it belongs to.
+    """
+
+    name: str
+    rows: np.ndarray
+    data: "Data"
+
+    def __len__(self):
+        return len(self.rows)
+
+    @property
+    def table(self):
+        """The rows of the table, in order."""
+        return self.data.table.iloc[self.rows]
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Class numbers, int64 (n,)."""
+        return self.table["label"].to_numpy(np.int64)
+
+    def pictures(self, rows=slice(None)) -> np.ndarray:
+        """Gathers pictures as stored: uint8 (n, height, width, channels), no augmentation."""
+        return self.data.stored[self.rows[rows]]
+
+    def batches(self):
+        """Yields all pictures in order, uint8, at most `data.batch_size` at a time."""
+        for start in range(0, len(self), self.data.batch_size):
+            yield self.pictures(slice(start, start + self.data.batch_size))
+
+    def view(self, rows, view: int) -> np.ndarray:
+        """Gathers augmented pictures.
+
+        Args:
+            rows: positions in this part, (m,).
+            view: number of the augmented view.
+
+        Returns:
+            uint8 (m, height, width, channels); as stored where there is no augmentation.
+        """
+        gathered = self.pictures(rows)
+        augment, seed = self.data.augment, self.data.seed
+        if augment is None:
+            return gathered
+        return np.stack(
+            [
+                augment.apply(picture, seed, view, int(index))
+                for picture, index in zip(gathered, self.rows[rows], strict=True)
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class Data:
+    """A split data set, its pictures stored.
+
+    Args:
+        table: one row a picture, with `split`, `label`, `class` and `patient`.
+        stored: uint8 memory map, (rows, height, width, channels).
+        key: names the stored pictures: content, order, shape, preprocessing.
+        batch_size: pictures a training step.
+        augment: augmentation of the training part, or None.
+        views: number of augmented views a picture has, or None for a new one each epoch.
+        seed: of the augmentation.
+        workers: training batches made at the same time.
+        hidden: names of parts that raise when they are asked for.
+    """
+
+    table: object
+    stored: np.ndarray
+    key: str
+    batch_size: int
+    augment: Affine | None = None
+    views: int | None = None
+    seed: int = 0
+    workers: int = 2
+    hidden: tuple = ()
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        return tuple(self.stored.shape[1:])
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """Class names by number, as the training part has them."""
+        return list(self.train.table.groupby("label")["class"].first())
+
+    @property
+    def outputs(self) -> int:
+        """Number of logits: one for two classes, else one a class."""
+        return 1 if len(self.classes) == 2 else len(self.classes)
+
+    @cached_property
+    def train(self) -> Part:
+        """The part that is learned from: shuffled, augmented."""
+        return self._part("train")
+
+    @cached_property
+    def val(self) -> Part:
+        """The part that selects: in order, as stored."""
+        return self._part("val")
+
+    @cached_property
+    def test(self) -> Part:
+        """The part that is reported on: in order, as stored, seen once."""
+        return self._part("test")
+
+    def _part(self, name):
+        if name in self.hidden:
+            raise PermissionError(f"the {name} part is hidden here: selection never sees it")
+        return Part(name, np.flatnonzero(self.table["split"].to_numpy() == name), self)
+
+    def without_test(self) -> "Data":
+        """Returns the same data with the test part out of reach, for selection."""
+        table = self.table.copy()
+        table.loc[table["split"] == "test", ["label", "class"]] = [-1, ""]
+        return replace(self, table=table, hidden=("test",))
+
+
+def images(
+    table, image_shape, batch_size, *, augment=None, views=None, seed=0, workers=2, progress=None
+) -> Data:
+    """Stores the pictures of a split table and makes its three parts.
+
+    Args:
+        table: from `splits.by_patient`.
+        image_shape: (height, width, channels).
+        batch_size: pictures a training step.
+        augment: from `augment`, applied to the training part only; None for none.
+        views: K, the number of augmented views of each picture: epoch e sees view e mod K,
+            and the features of a frozen backbone are computed K times in all. None draws a
+            new view every epoch; nothing can be computed once then.
+        seed: of the augmentation.
+        workers: training batches made at the same time.
+        progress: called with pictures stored and in all, or None.
+
+    Returns:
+        The data set.
+    """
+    table = table.reset_index(drop=True)
+    stored = cache.pictures(table, image_shape, progress)
+    if augment is None:
+        views = 1
+    key = cache.key(table, image_shape)
+    return Data(table, stored, key, batch_size, augment, views, seed, workers)
+
+
+def order(count: int, seed: int, stage: int, epoch: int) -> np.ndarray:
+    """Returns the order of the training pictures: a permutation of (seed, stage, epoch)."""
+    return np.random.default_rng((seed, stage, epoch)).permutation(count)
+
+
+def stream(batch, first: int, last: int, workers: int = 2):
+    """Builds a tf.data pipeline of the steps first..last-1.
+
+    Args:
+        batch: pure function from a step number to (list of inputs, labels[, weights]).
+        first: first step.
+        last: one past the last step.
+        workers: batches made at the same time.
+
+    Returns:
+        Dataset of known length, in order; see `as_tensors` for its elements.
+    """
+    import tensorflow as tf
+
+    inputs, *rest = batch(first)
+    count, example = len(inputs), [*inputs, *rest]
+
+    def flat(step):
+        inputs, *rest = batch(step)
+        return [*inputs, *rest]
+
+    def one(step):
+        # stateful=False: a pure function, which may run in parallel under op determinism.
+        types = [array.dtype for array in example]
+        arrays = tf.numpy_function(flat, [step], types, stateful=False)
+        for array, like in zip(arrays, example, strict=True):
+            array.set_shape((None, *like.shape[1:]))
+        return as_tensors((arrays[:count], *arrays[count:]))
+
+    steps = tf.data.Dataset.range(first, last)
+    steps = steps.map(one, num_parallel_calls=workers, deterministic=True)
+    return steps.apply(tf.data.experimental.assert_cardinality(last - first)).prefetch(2)
+
+
+def as_tensors(batch):
+    """Turns a batch into what Keras takes: float32 inputs, bare where there is one.
+
+    Args:
+        batch: (list of inputs, labels[, weights]).
+
+    Returns:
+        The same as a tuple of tensors.
+    """
+    import tensorflow as tf
+
+    inputs, *rest = batch
+    inputs = tuple(tf.cast(array, tf.float32) for array in inputs)
+    return (inputs[0] if len(inputs) == 1 else inputs, *rest)

@@ -1,0 +1,1 @@
+"""Files on disk to a table: one row per picture or exam."""

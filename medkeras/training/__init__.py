@@ -1,0 +1,1 @@
+"""Runs, stages, frozen features, exact checkpoints, histograms and sweeps."""

@@ -1,0 +1,284 @@
+"""The frozen part of a model, computed once.
+
+Everything before the first layer that learns is a fixed function of the picture. Its
+output is computed once for every picture and view, kept in the cache folder, and only the
+rest is trained, with the same losses as training the whole. The cut is found anew for each
+stage; `trunk` and `tail` share the model's variables, so nothing is copied back.
+"""
+
+import hashlib
+import json
+import shutil
+from contextlib import ExitStack
+
+import keras
+import numpy as np
+
+from medkeras.files import atomic
+from medkeras.files.places import cache_folder
+from medkeras.preparation import cache
+
+SETTLING_PICTURES = 64
+
+
+class Pictures:
+    """Feeds the whole model: pictures from the store, augmented as they are needed."""
+
+    def __init__(self, model, data):
+        self.model, self.data = model, data
+        self.description = "whole model in the graph"
+
+    def prepare(self, epochs, progress=None, stopped=lambda: False):
+        """Does nothing: pictures are stored already."""
+
+    def train(self, rows, epoch) -> list[np.ndarray]:
+        """Returns the inputs for some training pictures in an epoch."""
+        view = epoch if self.data.views is None else epoch % self.data.views
+        return [self.data.train.view(rows, view)]
+
+    def val(self, rows) -> list[np.ndarray]:
+        """Returns the inputs for some validation pictures."""
+        return [self.data.val.pictures(rows)]
+
+
+class Features:
+    """Feeds the tail: stored outputs of the trunk, one file a view.
+
+    Args:
+        model: the whole model; its compile settings are given to the tail.
+        data: from `pipeline.images`.
+        cut: fixed tensors that the tail reads.
+    """
+
+    def __init__(self, model, data, cut):
+        self.data = data
+        inputs = cut[0] if len(cut) == 1 else cut
+        self.trunk = keras.Model(model.input, inputs)
+        self.model = keras.Model(inputs, model.output)
+        self.model.compile_from_config(model.get_compile_config())
+        self.shapes = [tuple(tensor.shape[1:]) for tensor in cut]
+        self.name = fingerprint(self.trunk)
+        count, total = len(self.trunk.layers), len(model.layers)
+        self.description = (
+            f"frozen part computed once: {count} of {total} layers, "
+            f"{data.views} view(s) of each training picture"
+        )
+        self.stored = {}
+        self._forward = _forward(self.trunk)
+
+    def bytes(self, epochs) -> int:
+        """Returns the room the features take, in bytes."""
+        pictures = min(self.data.views, epochs) * len(self.data.train) + len(self.data.val)
+        return 4 * pictures * sum(int(np.prod(shape)) for shape in self.shapes)
+
+    def prepare(self, epochs, progress=None, stopped=lambda: False):
+        """Computes the features of all views that are not stored yet.
+
+        Args:
+            epochs: at most this many views are needed.
+            progress: called with views done (a fraction) and in all, or None.
+            stopped: asked between batches; True raises InterruptedError.
+        """
+        views = [("train", view) for view in range(min(self.data.views, epochs))]
+        views.append(("val", None))
+        for number, (part, view) in enumerate(views):
+
+            def computed(share, number=number):
+                if stopped():
+                    raise InterruptedError
+                if progress:
+                    progress(number + share, len(views))
+
+            self.stored[part, view] = self._stored(part, view, computed)
+
+    def train(self, rows, epoch) -> list[np.ndarray]:
+        """Returns the tail's inputs for some training pictures in an epoch."""
+        return [stored[rows] for stored in self.stored["train", epoch % self.data.views]]
+
+    def val(self, rows) -> list[np.ndarray]:
+        """Returns the tail's inputs for some validation pictures."""
+        return [stored[rows] for stored in self.stored["val", None]]
+
+    def _stored(self, part_name, view, computed):
+        part = getattr(self.data, part_name)
+        augment = self.data.augment if part_name == "train" else None
+        recipe = {
+            "trunk": self.name,
+            "pictures": self.data.key,
+            "rows": part.rows.tolist(),
+            "augment": augment and augment.config(),
+            "view": view if augment else None,
+            "seed": self.data.seed if augment else None,
+            "batch": self.data.batch_size,
+            "keras": keras.__version__,
+        }
+        key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:40]
+        folder = cache_folder() / "features"
+        paths = [folder / f"{key}-{number}.npy" for number in range(len(self.shapes))]
+        shapes = [(len(part), *shape) for shape in self.shapes]
+        stored = [cache.opened(p, s, np.float32) for p, s in zip(paths, shapes, strict=True)]
+        if any(array is None for array in stored):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._compute(part, view, paths, shapes, computed)
+            stored = [cache.opened(p, s, np.float32) for p, s in zip(paths, shapes, strict=True)]
+        return stored
+
+    def _compute(self, part, view, paths, shapes, computed):
+        starts = range(0, len(part), self.data.batch_size)
+        with ExitStack() as files:
+            arrays = [
+                np.lib.format.open_memmap(
+                    files.enter_context(atomic.writing(path)), "w+", np.float32, shape
+                )
+                for path, shape in zip(paths, shapes, strict=True)
+            ]
+            for done, start in enumerate(starts, start=1):
+                rows = np.arange(start, min(start + self.data.batch_size, len(part)))
+                pictures = part.pictures(rows) if view is None else part.view(rows, view)
+                for array, output in zip(arrays, self._forward(pictures), strict=True):
+                    array[rows] = output.numpy()
+                computed(done / len(starts))
+            for array in arrays:
+                array.flush()
+
+
+def feed(model, data, *, plain=False):
+    """Chooses how a compiled model is trained: its tail on stored features, or the whole.
+
+    Args:
+        model: compiled functional model.
+        data: from `pipeline.images`.
+        plain: train the whole model in any case.
+
+    Returns:
+        `Features` where a prefix with weights is frozen, the views are counted and the
+        features fit into half of the free disk; else `Pictures`. `description` says which.
+    """
+    tensors = [] if plain else cut(model)
+    whole = Pictures(model, data)
+    if not tensors:
+        whole.description += ": " + ("asked for" if plain else "no frozen part to compute once")
+        return whole
+    if data.views is None:
+        whole.description = (
+            "whole model in the graph: a new view every epoch (views=None) cannot be stored"
+        )
+        return whole
+    features = Features(model, data, tensors)
+    free = shutil.disk_usage(_existing(cache_folder())).free
+    if features.bytes(data.views) > free / 2:
+        whole.description = (
+            f"whole model in the graph: the frozen part's features would take "
+            f"{features.bytes(data.views) / 1e9:.1f} GB, more than half of the "
+            f"{free / 1e9:.1f} GB free in {cache_folder()}"
+        )
+        return whole
+    return features
+
+
+def cut(model) -> list:
+    """Finds every fixed tensor that a layer which is not fixed reads.
+
+    An output is fixed if its layer has no trainable variable and no random state, and all
+    its inputs are fixed.
+
+    Args:
+        model: flat functional model.
+
+    Returns:
+        Keras tensors in the order of the graph; empty where none lies behind a layer with
+        weights: there is nothing worth keeping then.
+    """
+    fixed, border = {}, {}  # tensor id -> whether weights lie before it; id -> tensor
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            inputs = node.input_tensors
+            if all(id(t) in fixed for t in inputs) and not _learns_or_draws(node.operation):
+                weighted = bool(getattr(node.operation, "weights", None))
+                weighted = weighted or any(fixed[id(t)] for t in inputs)
+                fixed.update({id(t): weighted for t in node.outputs})
+            else:
+                border.update({id(t): t for t in inputs if id(t) in fixed})
+    return list(border.values()) if any(fixed[number] for number in border) else []
+
+
+def settle(model, data) -> bool:
+    """Sets the statistics of a random frozen backbone's batch norms from training pictures.
+
+    Random features of a deep backbone are tiny (about 1e-5), under the epsilon of batch
+    norm; with the initial statistics (mean 0, variance 1) nothing could be learned from
+    them. Pretrained statistics are left alone.
+
+    Args:
+        model: functional model.
+        data: from `pipeline.images`; its first training pictures are used.
+
+    Returns:
+        Whether there was anything to set.
+    """
+    norms = [
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization) and not layer.trainable
+    ]
+    if not norms or not all(_untouched(norm) for norm in norms):
+        return False
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.trainable, norm.momentum = True, 0.0
+    trunk = keras.Model(model.input, norms[-1].output)
+    first = data.train.pictures(slice(SETTLING_PICTURES))
+    trunk(keras.ops.cast(first, "float32"), training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.trainable, norm.momentum = False, momentum
+    return True
+
+
+def fingerprint(trunk) -> str:
+    """Names what a frozen part computes: layers, wiring and weights, not layer names.
+
+    Automatic names count up within a process; two trials' trunks must be found equal.
+    """
+    digest = hashlib.sha256()
+    position = {id(layer): number for number, layer in enumerate(trunk.layers)}
+    for layer in trunk.layers:
+        config = {k: v for k, v in layer.get_config().items() if k not in ("name", "trainable")}
+        before = [
+            position.get(id(tensor._keras_history.operation))
+            for node in layer._inbound_nodes
+            for tensor in node.input_tensors
+        ]
+        known = sorted({number for number in before if number is not None})
+        described = json.dumps([type(layer).__name__, config, known], sort_keys=True, default=str)
+        digest.update(described.encode())
+        for weight in layer.weights:
+            digest.update(np.ascontiguousarray(weight.numpy()))
+    return digest.hexdigest()
+
+
+def _forward(trunk):
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec(trunk.input.shape, tf.uint8)])
+    def forward(pictures):
+        return keras.tree.flatten(trunk(tf.cast(pictures, tf.float32), training=False))
+
+    return forward
+
+
+def _learns_or_draws(operation) -> bool:
+    if not isinstance(operation, keras.layers.Layer):
+        return False
+    if operation.trainable_variables:
+        return True
+    if isinstance(operation, keras.layers.BatchNormalization):
+        return operation.trainable
+    return bool(operation._seed_generators) and getattr(operation, "rate", 1) > 0
+
+
+def _untouched(norm) -> bool:
+    return not np.any(norm.moving_mean.numpy()) and np.all(norm.moving_variance.numpy() == 1)
+
+
+def _existing(folder):
+    return next(parent for parent in [folder, *folder.parents] if parent.exists())

@@ -1,0 +1,174 @@
+"""A stage of training, and the step from one stage to the next."""
+
+import difflib
+import json
+from functools import cache
+
+import keras
+import numpy as np
+import pandas as pd
+
+from medkeras.errors import UsageError
+from medkeras.files import atomic
+from medkeras.preparation import pipeline
+from medkeras.training import board, features, histograms, loop
+
+
+def fit(model, data, run, *, epochs, class_weight=None, **rules) -> None:
+    """Trains one stage of a run and leaves the best epoch's weights in the model.
+
+    Calls are numbered: the first is stage 1. With `--resume` a finished stage is loaded and
+    an unfinished one goes on where its state was last saved. What is frozen before the first
+    layer that learns is computed once, and the log says so.
+
+    Args:
+        model: compiled functional model.
+        data: from `pipeline.images`.
+        run: from `runs.start`.
+        epochs: at most this many; `--epochs` caps it.
+        class_weight: "balanced" weights each class by the inverse of its share of the
+            training pictures; a list gives the weights; None weights all pictures equally.
+        rules: see `loop.Rules`: monitor, mode, patience, min_delta, plateau_patience,
+            plateau_factor, min_learning_rate.
+
+    Raises:
+        Diverged: the loss is not finite.
+        Interrupted: stopped by a signal, after the state was saved.
+    """
+    run.opened(data)
+    stage = run.next_stage()
+    rules = loop.Rules(epochs=run.capped(epochs), **rules)
+    if features.settle(model, data):
+        run.say("random backbone: its batch-norm statistics are set from training pictures")
+    feed = features.feed(model, data)
+    run.say(f"stage {stage}: {feed.description}")
+    weights = weights_of(class_weight, data)
+    optimizer = keras.optimizers.serialize(model.optimizer)
+    run.used(
+        f"stage_{stage}",
+        {
+            **vars(rules),
+            "class_weight": weights,
+            "optimizer": json.loads(json.dumps(optimizer, default=float)),
+            "feeding": feed.description,
+        },
+    )
+    run.note(weights_origin=getattr(model, "weights_origin", "not stated"))
+
+    before = len(run.history)  # epochs of the stages before
+    boards = {side: board.Board(run.folder / "tensorboard" / side) for side in SIDES}
+    # Made at the first epoch's end: before, the features are not there and Keras not built.
+    looked_at = cache(lambda: _histograms(boards["train"], model, feed, data, weights))
+
+    def ended(history, best):
+        row = history[-1]
+        atomic.write_csv(run.folder / "history.csv", pd.DataFrame([*run.history, *history]))
+        step = before + row["epoch"]
+        for side, values in split_sides(row).items():
+            boards[side].scalars(step, values)
+        looked_at().write(step, first=row["epoch"] == 1)
+        run.epoch_ended(row, rules, best)
+
+    with run.terminal.bar(f"stage {stage}") as shown:
+        hooks = loop.Hooks(
+            computed=lambda done, total: shown(done, total, "computing the frozen part"),
+            step=lambda batch, batches, epoch: shown(
+                epoch + batch / batches, rules.epochs, f"epoch {epoch + 1}/{rules.epochs}"
+            ),
+            epoch=ended,
+            stopped=run.stopping,
+        )
+        progress = loop.train(
+            feed,
+            data,
+            rules,
+            seed=run.seed,
+            stage=stage,
+            class_weight=weights,
+            folder=run.folder / "checkpoint" / f"stage-{stage}",
+            hooks=hooks,
+        )
+    run.history += progress.history
+    atomic.write_csv(run.folder / "history.csv", pd.DataFrame(run.history))
+    for one in boards.values():
+        one.close()
+    run.say(
+        f"stage {stage}: best {rules.monitor} {progress.best:.4f} in epoch "
+        f"{progress.best_epoch} of {len(progress.history)}"
+    )
+    with atomic.writing(run.folder / "model.keras") as temporary:
+        model.save(temporary)
+
+
+def unfreeze(model, first: str):
+    """Lets a layer and all after it learn, batch norms excepted.
+
+    Batch norms keep the statistics they were trained with: small batches of radiographs
+    would replace them by worse ones. Compile the model again afterwards.
+
+    Args:
+        model: functional model.
+        first: name of the first layer that learns.
+
+    Returns:
+        The model.
+
+    Raises:
+        UsageError: there is no such layer; names the nearest.
+    """
+    names = [layer.name for layer in model.layers]
+    if first not in names:
+        near = difflib.get_close_matches(first, names, n=3) or names[-3:]
+        raise UsageError(f"no layer {first!r} in the model; near: {', '.join(near)}")
+    # Layer by layer: setting a model's own flag can be ignored when it is already True.
+    for layer in model.layers[names.index(first) :]:
+        if not isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = True
+    return model
+
+
+def weights_of(class_weight, data) -> list[float] | None:
+    """Returns the weight of each class, from the training part alone.
+
+    Args:
+        class_weight: "balanced", a list with one number a class, or None.
+        data: from `pipeline.images`.
+
+    Raises:
+        UsageError: another word, or another number of weights than classes.
+    """
+    if class_weight is None:
+        return None
+    count = len(data.classes)
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise UsageError(f"class_weight {class_weight!r} is neither 'balanced' nor a list")
+        present = np.bincount(data.train.labels, minlength=count)
+        return (len(data.train) / (count * present)).tolist()
+    if len(class_weight) != count:
+        raise UsageError(f"class_weight has {len(class_weight)} weights for {count} classes")
+    return [float(weight) for weight in class_weight]
+
+
+SIDES = ("train", "validation")
+
+
+def split_sides(row: dict) -> dict:
+    """Sorts a history row into TensorBoard's two sides, under the same tags.
+
+    Args:
+        row: with `learning_rate`, metrics and `val_` metrics.
+    """
+    train = {f"epoch/{k}": v for k, v in row.items() if k not in ("stage", "epoch")}
+    validation = {k.replace("/val_", "/"): train.pop(k) for k in [*train] if "/val_" in k}
+    return {"train": train, "validation": validation}
+
+
+def _histograms(writer, model, feed, data, weights):
+    count = histograms.probe_size(len(data.train), data.batch_size)
+    rows = np.arange(count)
+    labels = data.train.labels[rows]
+    batch = [feed.train(rows, 0), labels]
+    if weights is not None:
+        batch.append(np.asarray(weights, np.float32)[labels])
+    return histograms.Histograms(writer, model, feed.model, pipeline.as_tensors(batch))

@@ -1,0 +1,427 @@
+"""A run: the command line, the run folder, and how a script ends.
+
+`start(main, __doc__, data=..., sample=...)` is the last line of every experiment. It reads
+the flags, makes or reopens the run folder, calls `main(run)` and turns what happens into a
+status, a message and an exit code: 0 ok, 2 usage, 3 data problems, 4 resources, 5 diverged,
+75 folder busy, 130 and 143 interrupted. The last line printed is the run folder.
+"""
+
+import datetime
+import errno
+import inspect
+import json
+import os
+import platform
+import secrets
+import signal
+import socket
+import sys
+import traceback
+from importlib import metadata
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+
+import medkeras
+from medkeras.errors import (
+    Busy,
+    DataError,
+    Interrupted,
+    MedkerasError,
+    Problem,
+    ResourceError,
+    UsageError,
+)
+from medkeras.files import atomic
+from medkeras.files.places import cache_folder
+from medkeras.preparation import audit
+from medkeras.training import commandline, terminal
+
+SAMPLE_SIZE = 96
+PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "keras-tuner", "numpy", "pandas",
+            "scikit-learn", "opencv-python-headless", "pillow")  # fmt: skip
+
+
+def start(main, doc, *, data, sample, argv=None):
+    """Runs an experiment from the command line and exits.
+
+    Args:
+        main: function of a `Run`.
+        doc: the page's docstring: question and commands; it is `--help`.
+        data: default data folder, relative to the project.
+        sample: function (root, size=, seed=) that writes the phantoms.
+        argv: arguments; None for those of the process.
+
+    Raises:
+        SystemExit: always, with the exit code.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    page = Path(inspect.getfile(main)).resolve()
+    try:
+        flags = commandline.parse(doc, page.stem, argv)
+        run = Run(page, flags, argv, data, sample)
+    except MedkerasError as fault:
+        terminal.error(f"{page.stem}: {fault}")
+        raise SystemExit(fault.exit_code) from None
+    raise SystemExit(run.carry_out(main))
+
+
+class Run:
+    """Where and how an experiment runs; never what its hyperparameters are.
+
+    Args:
+        page: the experiment's file.
+        flags: from `commandline.parse`.
+        argv: as given.
+        data: default data folder.
+        sample: function that writes the phantoms.
+
+    Attributes:
+        folder: of the run.
+        data: folder of the pictures.
+        seed: of split, order, weights.
+        sample: whether the pictures are synthetic.
+        weights: "auto", "imagenet", a file, or None for random.
+        history: rows of the finished stages.
+    """
+
+    def __init__(self, page, flags, argv, data, sample):
+        self.experiment = page.stem
+        self.project = page.parent.parent if page.parent.name == "experiments" else Path.cwd()
+        self.folder, self.resumed = self._place(flags)
+        if self.resumed:
+            stored = _read_json(self.folder / "environment.json").get("arguments", {})
+            flags = commandline.merged(flags, stored, argv)
+        self.flags, self.command = flags, commandline.command(argv, page)
+        self.seed, self.skip_bad, self.workers = flags.seed, flags.skip_bad, flags.workers
+        self.weights = None if flags.weights == "none" else flags.weights
+        default = self.project / data
+        self.sample = flags.sample or (flags.data is None and not default.exists())
+        self.data = Path(flags.data) if flags.data else default
+        self._write_sample = sample
+        self.history, self.stages, self._signal, self._known = [], 0, None, None
+        self.terminal = terminal.Terminal()
+
+    # What an experiment's page calls.
+
+    def image_shape(self, height, width, channels) -> tuple[int, int, int]:
+        """Returns the shape to use: `--image-size`, small for sample data, else as given."""
+        size = self.flags.image_size or (SAMPLE_SIZE if self.sample else None)
+        return (size or height, size or width, channels)
+
+    def read(self, reader) -> pd.DataFrame:
+        """Reads the data folder into a table and opens every picture once.
+
+        Args:
+            reader: function of a folder, such as `readers.bone.read`.
+
+        Returns:
+            The table, without the broken pictures where `--skip-bad` was given.
+
+        Raises:
+            DataError: everything that is wrong, before training starts.
+        """
+        if self.sample:
+            size = self.flags.image_size or SAMPLE_SIZE
+            self.data = cache_folder() / "phantoms" / f"{self.experiment}-{size}"
+            self.say(f"sample data: synthetic pictures of {size} pixels, written to {self.data}")
+            self._write_sample(self.data, size=size)
+        elif not self.data.is_dir():
+            raise DataError(
+                [Problem(str(self.data), "is not a folder", "check --data, or use --sample")]
+            )
+        with self.terminal.bar("checking pictures") as shown:
+            table = audit.checked(reader(self.data), self.skip_bad, shown)
+        if self.flags.null_control:
+            self.say("null control: labels are permuted by patient; nothing can be learned")
+            table = permuted(table, self.seed)
+        skipped = table.attrs.get("skipped", [])
+        if skipped:
+            self.say(f"{len(skipped)} broken picture(s) left out (--skip-bad):")
+            for problem in skipped[: terminal.SHOWN]:
+                self.say(f"  {problem['path']} | {problem['reason']}")
+        counts = table.groupby("class", sort=False).size()
+        self.say(
+            f"{len(table)} pictures of {table['patient'].nunique()} patients: "
+            + ", ".join(f"{count} {name}" for name, count in counts.items())
+        )
+        return table
+
+    @property
+    def splitting(self) -> dict:
+        """Arguments for `splits.by_patient`."""
+        return {"seed": self.seed, "resplit": self.flags.resplit}
+
+    @property
+    def loading(self) -> dict:
+        """Arguments for `pipeline.images`."""
+        return {"seed": self.seed, "workers": self.workers}
+
+    # What training and evaluation call.
+
+    def say(self, line: str) -> None:
+        """Prints a line and keeps it in `log.txt`."""
+        self.terminal.say(line)
+
+    def opened(self, data) -> None:
+        """Records the data set of the run; a resumed run must have the same.
+
+        Args:
+            data: from `pipeline.images`.
+
+        Raises:
+            DataError: pictures, labels or split are others than when the run began.
+        """
+        if self._known == data.key:
+            return
+        columns = ["path", "patient", "split", "label", "class"]
+        table = data.table[columns]
+        kept = self.folder / "split.csv"
+        if self.resumed and kept.exists():
+            before = pd.read_csv(kept, dtype=str, keep_default_na=False)
+            same = before.equals(table.astype(str).reset_index(drop=True))
+            stored = _read_json(self.folder / "environment.json").get("data", {})
+            if not same or stored.get("fingerprint") != data.key:
+                raise DataError(
+                    [
+                        Problem(
+                            str(self.data),
+                            "is not what it was when the run began",
+                            "restore it, or start another run with another --out",
+                        )
+                    ]
+                )
+        atomic.write_csv(kept, table)
+        self._known = data.key
+        self.note(
+            data={
+                "root_name": self.data.name,
+                "fingerprint": data.key,
+                "pictures": len(table),
+                "patients": int(table["patient"].nunique()),
+                "sample": self.sample,
+                "null_control": self.flags.null_control,
+                "skipped": data.table.attrs.get("skipped", []),
+                "notes": data.table.attrs.get("notes", []),
+            }
+        )
+        self.used("image_shape", list(data.image_shape))
+        self.used("batch_size", data.batch_size)
+        self.used("views", data.views)
+        self.used("augmentation", data.augment and data.augment.config())
+
+    def next_stage(self) -> int:
+        """Returns the number of the next stage, from 1."""
+        self.stages += 1
+        return self.stages
+
+    def capped(self, epochs: int) -> int:
+        """Applies `--epochs` to a stage's number of epochs."""
+        return min(epochs, self.flags.epochs or epochs)
+
+    def used(self, name: str, value) -> None:
+        """Records a value in `hyperparameters.json`."""
+        _update(self.folder / "hyperparameters.json", {name: value})
+
+    def note(self, **facts) -> None:
+        """Records facts in `environment.json`."""
+        _update(self.folder / "environment.json", facts)
+
+    def stopping(self) -> bool:
+        """Says whether a signal asked to stop."""
+        return self._signal is not None
+
+    def epoch_ended(self, row, rules, best: bool) -> None:
+        """Prints an epoch's line and records where the run stands."""
+        self.say(terminal.epoch_line(row, rules.epochs, best))
+        self._status("running", stage=row["stage"], epoch=row["epoch"])
+
+    # How it is carried out.
+
+    def carry_out(self, main) -> int:
+        """Calls `main(self)`, keeps `status.json` true, and returns the exit code."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            owner = _read_json(self.folder / "status.json")
+            terminal.error(
+                f"{self.folder} is being written by process {owner.get('pid', 'unknown')} on "
+                f"{owner.get('host', 'unknown')}"
+            )
+            return Busy.exit_code
+        with lock:
+            if self.resumed and _read_json(self.folder / "status.json")["status"] == "finished":
+                self.say("the run is finished; there is nothing to resume")
+                code = 0
+            else:
+                code = self._guarded(main)
+        print(self.folder, flush=True)
+        return code
+
+    def _guarded(self, main):
+        self.terminal.folder = self.folder
+        handlers = {number: signal.signal(number, self._stop) for number in _signals()}
+        policy = keras.config.dtype_policy()
+        try:
+            self._begin()
+            with self._scope():
+                main(self)
+        except BaseException as fault:
+            return self._failed(fault)
+        else:
+            self._status("finished")
+            return 0
+        finally:
+            keras.config.set_dtype_policy(policy)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _begin(self):
+        import tensorflow as tf
+
+        self._status("running")
+        gpus = tf.config.list_physical_devices("GPU")
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        if not gpus:
+            tf.config.experimental.enable_op_determinism()
+        keras.utils.set_random_seed(self.seed)
+        if self.flags.precision == "bfloat16":
+            keras.config.set_dtype_policy("mixed_bfloat16")
+        self.note(
+            medkeras=medkeras.__version__,
+            python=platform.python_version(),
+            platform=platform.platform(),
+            packages=_versions(),
+            seed=self.seed,
+            command=self.command,
+            arguments=vars(self.flags),
+            device=[gpu.name for gpu in gpus] or f"CPU, {os.cpu_count()} cores",
+        )
+
+    def _scope(self):
+        import tensorflow as tf
+
+        if self.flags.strategy == "mirrored":
+            return tf.distribute.MirroredStrategy().scope()
+        return tf.distribute.get_strategy().scope()
+
+    def _failed(self, fault):
+        import tensorflow as tf
+
+        fault = _foreseen(fault, self._signal, tf.errors.ResourceExhaustedError)
+        if isinstance(fault, Interrupted):
+            self._status("interrupted", reason=str(fault))
+            self.say(str(fault))
+        elif isinstance(fault, MedkerasError):
+            self._status("failed", reason=str(fault))
+            if isinstance(fault, DataError):
+                rows = pd.DataFrame([problem.as_dict() for problem in fault.problems])
+                atomic.write_csv(self.folder / "problems.csv", rows)
+                self.terminal.problems(fault.problems, self.data)
+                self.say("nothing was trained; --skip-bad goes on without broken pictures")
+            else:
+                self.say(f"{self.experiment}: {fault}")
+        else:
+            self._status("failed", reason=f"{type(fault).__name__}: {fault}")
+            traceback.print_exception(fault)
+        return getattr(fault, "exit_code", 1)
+
+    def _stop(self, number, frame):
+        if self._signal is not None:
+            raise Interrupted(number)
+        self._signal = number
+        terminal.error("stopping after this batch; once more stops at once")
+
+    def _status(self, status, **more):
+        before = _read_json(self.folder / "status.json")
+        kept = {key: before[key] for key in ("started", "stage", "epoch") if key in before}
+        content = {
+            "status": status,
+            "reason": None,
+            "started": _now(),
+            "stage": None,
+            "epoch": None,
+            **kept,
+            "changed": _now(),
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            **more,
+        }
+        atomic.write_json(self.folder / "status.json", content)
+
+    def _place(self, flags):
+        """Chooses the run folder; says whether there is a run in it to go on with."""
+        runs = self.project / "saved_models" / self.experiment
+        if flags.out:
+            folder = Path(flags.out).resolve()
+            begun = (folder / "status.json").exists()
+            if begun and not flags.resume:
+                raise UsageError(f"{folder} holds a run: add --resume, or choose another --out")
+            if not begun and folder.is_dir() and any(folder.iterdir()):
+                raise UsageError(f"{folder} is not empty and holds no run: choose another --out")
+            return folder, begun
+        if flags.resume:
+            begun = sorted(path.parent for path in runs.glob("*/status.json"))
+            if begun:
+                return begun[-1], True
+        return runs / f"{_now('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}", False
+
+
+def permuted(table, seed) -> pd.DataFrame:
+    """Gives each patient the label of another, drawn at random: the null control.
+
+    Args:
+        table: from a reader.
+        seed: of the permutation.
+    """
+    firsts = table.groupby("patient", sort=True)[["label", "class"]].first()
+    shuffled = firsts.iloc[np.random.default_rng(seed).permutation(len(firsts))]
+    shuffled.index = firsts.index
+    result = table.copy()
+    result[["label", "class"]] = shuffled.loc[table["patient"]].to_numpy()
+    return result.astype({"label": "int64"})
+
+
+def _foreseen(fault, number, exhausted):
+    if isinstance(fault, InterruptedError | KeyboardInterrupt):
+        return Interrupted(number or signal.SIGINT)
+    if isinstance(fault, MemoryError | exhausted):
+        return ResourceError("out of memory: use a smaller batch or --image-size")
+    if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceError(f"no room left on the disk: {fault}; free some, then --resume")
+    return fault
+
+
+def _update(path, facts):
+    atomic.write_json(path, _read_json(path) | facts)
+
+
+def _read_json(path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+
+
+def _versions():
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _now(form="%Y-%m-%dT%H:%M:%SZ"):
+    return datetime.datetime.now(datetime.UTC).strftime(form)
+
+
+def _signals():
+    return (signal.SIGINT, signal.SIGTERM)

@@ -1,0 +1,89 @@
+"""What a run says: a bar with the time left on a terminal, one line per epoch in a log."""
+
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+SHOWN = 60
+
+
+class Terminal:
+    """Prints, and keeps the same lines in `log.txt`.
+
+    Args:
+        folder: of the run, or None before there is one.
+    """
+
+    def __init__(self, folder: Path | None = None):
+        self.folder = folder
+        self.console = Console(soft_wrap=True, highlight=False, markup=False)
+        self._began = time.monotonic()
+
+    def say(self, line: str) -> None:
+        """Prints a line and keeps it."""
+        self.console.print(line)
+        if self.folder:
+            stamp = time.strftime("%H:%M:%S", time.gmtime())
+            with (self.folder / "log.txt").open("a", encoding="utf-8") as log:
+                log.write(f"{stamp} {line}\n")
+
+    @contextmanager
+    def bar(self, title: str):
+        """Shows a bar while the block runs, on a terminal; elsewhere nothing.
+
+        Args:
+            title: in front of the bar.
+
+        Yields:
+            Function of (done, total, text).
+        """
+        if not self.console.is_terminal:
+            yield lambda done, total, text="": None
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+        )
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            task = progress.add_task(title, total=None, text="")
+            yield lambda done, total, text="": progress.update(
+                task, completed=done, total=total, text=text
+            )
+
+    def problems(self, problems, root) -> None:
+        """Prints what is wrong with the data as one table, errors first."""
+        ordered = sorted(problems, key=lambda problem: problem.severity != "error")
+        self.say(f"{len(ordered)} problem(s) with the data in {root}:")
+        for problem in ordered[:SHOWN]:
+            self.say(
+                "  " + " | ".join(p for p in (problem.path, problem.reason, problem.remedy) if p)
+            )
+        if len(ordered) > SHOWN:
+            self.say(f"  ... and {len(ordered) - SHOWN} more; all of them are in problems.csv")
+
+
+def epoch_line(row: dict, epochs: int, best: bool) -> str:
+    """Formats a history row as one line.
+
+    Args:
+        row: of the history.
+        epochs: most epochs of the stage.
+        best: whether it is the best epoch so far.
+    """
+    numbers = [f"{name} {value:.4f}" for name, value in row.items()
+               if name not in ("stage", "epoch", "learning_rate")]  # fmt: skip
+    head = f"stage {row['stage']} epoch {row['epoch']}/{epochs}"
+    rate = f"learning rate {row['learning_rate']:.0e}"
+    return "  ".join([head, *numbers, rate, "best" if best else ""]).rstrip()
+
+
+def error(line: str) -> None:
+    """Prints a line to the standard error."""
+    print(line, file=sys.stderr, flush=True)

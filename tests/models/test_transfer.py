@@ -1,0 +1,441 @@
+import functools
+import json
+import logging
+import socket
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from medkeras.errors import ResourceError, UsageError
+from medkeras.models import transfer
+from medkeras.models.recipe import rebuild
+
+NAMES = list(transfer.BACKBONES)
+value = keras.ops.convert_to_numpy
+SIDE = 75  # the least that every backbone takes
+
+
+@functools.cache
+def built(name, channels=3):
+    """One model of each kind for all tests that only look at it."""
+    return transfer.backbone(name, (SIDE, SIDE, channels), 3, l2=1e-3, weights=None)
+
+
+@functools.cache
+def application(name):
+    """The backbone as Keras builds it."""
+    return transfer._SPECIFICATIONS[name].build(
+        include_top=False, weights=None, input_shape=(SIDE, SIDE, 3)
+    )
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3)).astype("float32")
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """An empty Keras cache, and a network that refuses every connection."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setattr(transfer, "_unreachable", {})
+    return tmp_path / "keras" / "models"
+
+
+def sum_of_squares(variables):
+    return sum(float(keras.ops.sum(keras.ops.square(v))) for v in variables)
+
+
+def kernels(layers):
+    return [v for layer in layers for v in layer.weights if v.name.endswith("kernel")]
+
+
+# The architecture
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_model_is_flat_with_every_backbone_layer(name):
+    model = built(name)
+    expected = [
+        type(layer).__name__
+        for layer in application(name).layers
+        if layer.weights and not isinstance(layer, keras.layers.Normalization)
+    ]
+    reached = [
+        type(model.get_layer(layer.name)).__name__ for layer in model.layers if layer.weights
+    ]
+    assert [kind for kind in reached if kind != "Normalization"] == [*expected, "Dense"]
+    assert not [x for x in model.layers if isinstance(x, (keras.Model, keras.layers.Lambda))]
+    names = [operation.name for operation in model.operations]
+    assert len(set(names)) == len(names)
+    assert (model.input.name, model.layers[-1].name) == ("image", "logits")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_the_head_trains(name):
+    model = built(name)
+    trainable = {id(v) for v in model.trainable_variables}
+    assert trainable == {id(v) for v in model.get_layer("logits").weights}
+    assert not any(layer.trainable for layer in model.layers[:-2] if layer.weights)
+    features = model.get_layer("logits").input.shape[-1]
+    assert model.count_params() == application(name).count_params() + 3 * (features + 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_feature_map_is_a_map(name):
+    assert len(built(name).get_layer(built(name).feature_map).output.shape) == 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_preprocessing_is_what_the_weights_expect(name, pixels):
+    model = built(name)
+    module = {
+        "resnet50": "resnet",
+        "densenet121": "densenet",
+        "efficientnet_v2_b0": "efficientnet_v2",
+    }.get(name, name)
+    expected = getattr(keras.applications, module).preprocess_input(pixels.copy())
+    first = "rescaling" if name == "efficientnet_v2_b0" else "rescale"
+    layer = model.get_layer(first)
+    tensor = layer.input if name == "efficientnet_v2_b0" else layer.output
+    found = keras.Model(model.input, tensor)(pixels) if tensor is not model.input else pixels
+    np.testing.assert_allclose(value(found), expected, atol=1e-4)
+
+
+def test_efficientnet_normalises_by_itself(pixels):
+    model, plain = built("efficientnet_v2_b0"), application("efficientnet_v2_b0")
+    found, expected = (
+        value(keras.Model(m.input, next(x for x in m.layers if "normal" in x.name).output)(pixels))
+        for m in (model, plain)
+    )
+    np.testing.assert_array_equal(found, expected)
+    assert abs(found.mean()) < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("resnet50", "rescale"),
+        ("densenet121", "rescale"),
+        ("mobilenet_v2", "logits"),
+        ("efficientnet_v2_b0", "stem_conv"),
+    ],
+)
+def test_a_grey_picture_is_a_colour_picture_of_equal_channels(name, layer, pixels):
+    models = built(name, 1), built(name, 3)
+    models[0].set_weights(models[1].get_weights())
+    grey, colour = (keras.Model(m.input, m.get_layer(layer).output) for m in models)
+    np.testing.assert_allclose(
+        value(grey(pixels[..., :1])),
+        value(colour(np.repeat(pixels[..., :1], 3, axis=-1))),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+def test_the_published_inception_head():
+    model = transfer.inception_v3(
+        (224, 224, 3), cut="mixed7", pooling="flatten", l2=1e-6, units=4, dropout=0.4, weights=None
+    )
+    assert model.get_layer("mixed7").output.shape == (None, 12, 12, 768)
+    assert model.get_layer("head_dense").input.shape == (None, 110_592)
+    assert model.get_layer("head_dropout").rate == 0.4
+    assert model.feature_map == "mixed7"
+    assert model.layers[-1].output.shape == (None, 3)
+    assert "mixed8" not in [layer.name for layer in model.layers]
+
+
+def test_the_published_xception_heads():
+    plain = built("xception")
+    assert sum(v.shape[0] * (v.shape + (1,))[1] for v in plain.trainable_variables) == 6_147
+    model = transfer.xception((SIDE, SIDE, 3), units=1024, dropout=0.4, weights=None)
+    # 2048 x 1024 kernel, the batch norm's scale and shift, and the logits.
+    count = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    assert count == 2048 * 1024 + 2 * 1024 + 1024 * 3 + 3
+
+
+def test_names_do_not_depend_on_what_was_built_before():
+    first, second = (
+        transfer.inception_v3((SIDE, SIDE, 1), cut="mixed0", weights=None) for _ in range(2)
+    )
+    names = [operation.name for operation in first.operations]
+    assert names == [operation.name for operation in second.operations]
+    assert {"conv2d", "conv2d_1", "batch_normalization"} <= set(names)
+
+
+def test_frozen_efficientnet_gives_a_picture_the_same_features_in_training(pixels):
+    model = built("efficientnet_v2_b0")
+    once, twice = (value(model(pixels, training=True)) for _ in range(2))
+    np.testing.assert_array_equal(once, twice)
+    assert not [v for v in model.variables if "seed" in v.path]
+
+
+def test_training_leaves_the_backbone_alone(pixels):
+    model = transfer.mobilenet_v2((SIDE, SIDE, 3), 2, units=4, dropout=0.5, weights=None)
+    head = model.layers.index(model.get_layer("pooling"))
+    before = [value(v) for layer in model.layers[:head] for v in layer.weights]
+    bias = value(model.get_layer("logits").bias)
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.train_on_batch(pixels, np.array([1, 1]))
+    after = [value(v) for layer in model.layers[:head] for v in layer.weights]
+    assert all((a == b).all() for a, b in zip(before, after, strict=True))
+    assert (bias != value(model.get_layer("logits").bias)).any()
+
+
+# L2
+
+
+@pytest.mark.parametrize("name", ["xception", "mobilenet_v2"])
+def test_l2_counts_on_the_head_and_on_what_is_unfrozen(name):
+    model = transfer.backbone(name, (SIDE, SIDE, 1), l2=0.01, units=8, weights=None)
+    heads = kernels([model.get_layer("head_dense"), model.get_layer("logits")])
+    assert len(model.losses) == 2
+    assert float(sum(model.losses)) == pytest.approx(0.01 * sum_of_squares(heads), rel=1e-4)
+
+    thawed = [layer for layer in model.layers if kernels([layer])][-9:-2]
+    for layer in thawed:
+        layer.trainable = True
+
+    assert len(model.losses) == 2 + len(kernels(thawed))
+    assert float(sum(model.losses)) == pytest.approx(
+        0.01 * sum_of_squares(heads + kernels(thawed)), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_l2_stands_on_every_kernel(name):
+    on = {id(v) for v in built(name).variables if v.regularizer is not None}
+    assert on == {id(v) for v in kernels(built(name).layers)}
+    assert len(on) > 10
+
+
+@pytest.mark.parametrize("name", ["xception", "mobilenet_v2"])
+def test_l2_survives_a_round_trip_of_the_configuration(name):
+    copy = keras.Model.from_config(built(name).get_config())
+    on = {id(v) for v in copy.variables if v.regularizer is not None}
+    assert on == {id(v) for v in kernels(copy.layers)}
+    assert len(on) == len(kernels(built(name).layers))
+
+
+def test_without_l2_nothing_is_added():
+    assert transfer.vgg16((32, 32, 1), weights=None).losses == []
+
+
+# Saving
+
+
+@pytest.mark.parametrize(
+    ("name", "cut"),
+    [
+        ("mobilenet_v2", None),
+        ("efficientnet_v2_b0", "block3b_add"),
+        ("inception_v3", "mixed1"),
+    ],
+)
+def test_survives_saving(name, cut, tmp_path, pixels):
+    model = transfer.backbone(
+        name,
+        (SIDE, SIDE, 3),
+        2,
+        units=6,
+        dropout=0.3,
+        l2=0.01,
+        pooling="max",
+        cut=cut,
+        weights=None,
+    )
+    model.save(tmp_path / "model.keras")
+
+    again = rebuild(json.loads(json.dumps(model.recipe)))
+    again.load_weights(tmp_path / "model.keras")
+
+    for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(value(again(pixels)), value(model(pixels)))
+    for layer in again.layers:
+        layer.trainable = True
+    assert float(sum(again.losses)) == pytest.approx(
+        0.01 * sum_of_squares(kernels(again.layers)), rel=1e-4
+    )
+    assert again.recipe["function"] == f"transfer.{name}"
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"name": "alexnet"}, "alexnet"),
+        ({"image_shape": (31, 64, 1)}, "at least 32"),
+        ({"image_shape": (64, 64, 4)}, "image_shape"),
+        ({"pooling": "median"}, "median"),
+        ({"cut": "mixed7"}, "mixed7"),
+        ({"dropout": 1.5}, "dropout"),
+        ({"classes": 0}, "class"),
+    ],
+)
+def test_an_argument_that_cannot_be_used_is_named(arguments, named):
+    arguments = {"name": "mobilenet_v2", "image_shape": (64, 64, 1), "weights": None} | arguments
+    with pytest.raises(UsageError, match=named):
+        transfer.backbone(**arguments)
+
+
+# Weights
+
+
+@pytest.mark.parametrize("weights", [None, "none"])
+def test_random_weights_ask_nobody(weights, monkeypatch):
+    monkeypatch.setattr(transfer, "_imagenet", lambda name: pytest.fail("asked for a file"))
+    assert transfer.vgg16((32, 32, 1), weights=weights).weights_origin == "random"
+
+
+def test_a_real_weights_file_is_loaded(shared, pixels):
+    path = shared / "weights" / "mobilenet_v2_imagenet_notop.weights.h5"
+    model = transfer.mobilenet_v2((SIDE, SIDE, 3), cut="block_13_expand_relu", weights=path)
+    plain = keras.applications.MobileNetV2(
+        input_shape=(SIDE, SIDE, 3), include_top=False, weights=str(path)
+    )
+    expected = keras.Model(plain.input, plain.get_layer("block_13_expand_relu").output)
+    found = keras.Model(model.input, model.get_layer(model.feature_map).output)
+    np.testing.assert_allclose(value(found(pixels)), value(expected(pixels / 127.5 - 1)), atol=1e-4)
+    assert model.weights_origin.startswith(f"file {path.name} sha256 ")
+
+
+def test_a_file_of_another_backbone_is_refused(shared):
+    path = shared / "weights" / "mobilenet_v1_0.25_128_imagenet_notop.weights.h5"
+    for name in ("mobilenet_v2", "vgg16"):
+        with pytest.raises(UsageError, match=f"does not fit.*expected {name}"):
+            transfer.backbone(name, (64, 64, 1), weights=str(path))
+
+
+def test_a_whole_model_of_keras_2_is_loaded(tmp_path):
+    application("vgg16").save(tmp_path / "old.h5")
+    model = transfer.vgg16((32, 32, 1), weights=tmp_path / "old.h5")
+    for a, b in zip(application("vgg16").weights, model.weights, strict=False):
+        np.testing.assert_array_equal(value(a), value(b))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("absent.weights.h5", None, "does not exist"),
+        ("folder.weights.h5", "folder", "is a folder"),
+        ("empty.h5", b"", "is empty"),
+        ("page.h5", b"<html>not found</html>", "is not an HDF5 file"),
+        ("lfs.h5", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        ("broken.h5", b"\x89HDF\r\n\x1a\n" + bytes(300), "does not fit"),
+        ("broken.weights.h5", b"\x89HDF\r\n\x1a\n" + bytes(300), "does not fit"),
+        ("name.bin", b"\x89HDF\r\n\x1a\n" + bytes(300), "name must end"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_and_left_alone(file, content, reason, tmp_path):
+    path = tmp_path / file
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=reason) as fault:
+        transfer.vgg16((32, 32, 1), weights=str(path))
+    assert str(path) in str(fault.value)
+    assert "expected vgg16" in str(fault.value)
+    if isinstance(content, bytes):
+        assert path.read_bytes() == content
+
+
+def test_imagenet_without_network_fails_and_names_the_remedy(offline):
+    with pytest.raises(ResourceError, match=r"vgg16.*--weights none"):
+        transfer.vgg16((32, 32, 1))
+    assert not list(offline.glob("*"))
+
+
+def test_auto_without_network_warns_and_starts_from_random_weights(offline, caplog):
+    with caplog.at_level(logging.WARNING, "medkeras"):
+        model = transfer.vgg16((32, 32, 1), weights="auto")
+    assert model.weights_origin == "random"
+    assert "RANDOM" in caplog.text
+    assert "vgg16" in caplog.text
+
+
+def test_a_failed_download_is_not_tried_again_but_told_again(offline, caplog, monkeypatch):
+    calls = []
+
+    def refused(*args, **kwargs):
+        calls.append(args)
+        raise Exception("no route")
+
+    monkeypatch.setattr(keras.utils, "get_file", refused)
+    for _ in range(2):
+        transfer.vgg16((32, 32, 1), weights="auto")
+    assert len(calls) == 1
+    assert caplog.text.count("no route") == 2
+
+
+def test_a_download_has_a_time_limit_and_ends_in_the_cache(offline, monkeypatch):
+    seen = {}
+
+    def download(name, url, *, cache_dir, cache_subdir, file_hash, force_download):
+        seen.update(limit=socket.getdefaulttimeout(), name=name, url=url, hash=file_hash)
+        part = Path(cache_dir) / cache_subdir / name
+        part.parent.mkdir(parents=True)
+        application("vgg16").save(part.with_suffix(".h5"))
+        return str(part.with_suffix(".h5").rename(part))
+
+    monkeypatch.setattr(keras.utils, "get_file", download)
+    model = transfer.vgg16((32, 32, 1))
+
+    assert model.weights_origin == "imagenet"
+    assert 0 < seen["limit"] <= 30
+    assert socket.getdefaulttimeout() is None
+    cached = [path.name for path in offline.iterdir()]
+    assert cached == [seen["url"].rpartition("/")[2]]
+    assert seen["name"] != cached[0]
+
+
+def test_a_cached_file_is_used_without_network(offline, monkeypatch):
+    offline.mkdir(parents=True)
+    url = transfer._SPECIFICATIONS["mobilenet_v2"].url
+    application("mobilenet_v2").save(offline / url.rpartition("/")[2])
+    model = transfer.mobilenet_v2((64, 64, 1), weights="auto")
+    assert model.weights_origin == "imagenet"
+
+
+def test_a_damaged_cached_file_is_named_and_left_alone(offline, caplog):
+    offline.mkdir(parents=True)
+    path = offline / transfer._SPECIFICATIONS["vgg16"].url.rpartition("/")[2]
+    path.write_bytes(b"\x89HDF half a file")
+    with pytest.raises(UsageError, match="damaged"):
+        transfer.vgg16((32, 32, 1))
+    assert transfer.vgg16((32, 32, 1), weights="auto").weights_origin == "random"
+    assert path.read_bytes() == b"\x89HDF half a file"
+    assert "RANDOM" in caplog.text
+
+
+class _Asked(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", ["xception", "vgg16", "mobilenet_v2"])
+def test_the_addresses_are_those_of_keras(name, monkeypatch):
+    asked = {}
+
+    def ask(file, url, cache_subdir, file_hash=None):
+        asked.update(url=url, md5=file_hash or "")
+        raise _Asked
+
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", ask)
+    specification = transfer._SPECIFICATIONS[name]
+    with pytest.raises(_Asked):
+        specification.build(include_top=False, weights="imagenet", input_shape=(96, 96, 3))
+    # MobileNetV2 has a file for each size; the one for 224 serves them all.
+    assert asked["url"].replace("_1.0_96_", "_1.0_224_") == transfer._DOWNLOADS + specification.url
+    assert asked["md5"] == specification.md5

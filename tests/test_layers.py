@@ -1,0 +1,107 @@
+import keras
+import numpy as np
+import pytest
+
+from medkeras import layers, losses
+from medkeras.errors import UsageError
+
+
+def value(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 2), (8, 8.5, 1), (7, 8, 3), (8, None, 1)])
+def test_an_impossible_image_shape_is_named(shape):
+    with pytest.raises(UsageError, match="image_shape"):
+        layers.image_input(shape, smallest=8)
+
+
+def test_grey_becomes_three_equal_channels():
+    image = layers.image_input((4, 4, 1))
+    model = keras.Model(image, layers.grey_to_rgb(image))
+    pixels = np.arange(16, dtype="float32").reshape(1, 4, 4, 1)
+
+    rgb = value(model(pixels))
+
+    assert rgb.shape == (1, 4, 4, 3)
+    np.testing.assert_array_equal(rgb, np.repeat(pixels, 3, axis=-1))
+
+
+def test_colour_stays_as_it_is():
+    image = layers.image_input((4, 4, 3))
+    assert layers.grey_to_rgb(image) is image
+
+
+def test_rescale_takes_one_number_for_each_channel():
+    image = layers.image_input((2, 2, 3))
+    model = keras.Model(image, layers.rescale(image, [1.0, 2.0, 3.0], [0.0, 0.0, 1.0]))
+    np.testing.assert_allclose(value(model(np.ones((1, 2, 2, 3))))[0, 0, 0], [1, 2, 4])
+
+
+def test_conv_block_halves_the_image_and_names_its_layers():
+    image = layers.image_input((9, 6, 1))
+    model = keras.Model(image, layers.conv_block(image, 4, 3, "block1", convs=2))
+    assert model.output_shape == (None, 4, 3, 4)
+    assert [layer.name for layer in model.layers[1:]] == [
+        "block1_conv1",
+        "block1_conv2",
+        "block1_bn",
+        "block1_pool",
+    ]
+
+
+def test_dense_bn_has_no_bias_and_counts_its_l2():
+    features = keras.Input((5,))
+    model = keras.Model(features, layers.dense_bn(features, 3, "head", l2=0.1))
+    assert model.count_params() == 5 * 3 + 4 * 3
+    kernel = value(model.get_layer("head_dense").kernel)
+    assert float(sum(model.losses)) == pytest.approx(0.1 * np.sum(kernel**2), rel=1e-5)
+
+
+def test_no_dropout_means_no_layer():
+    features = keras.Input((5,))
+    assert layers.dropout(features, 0.0, "dropout") is features
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 2])
+def test_an_impossible_dropout_is_named(rate):
+    with pytest.raises(UsageError, match="dropout"):
+        layers.dropout(keras.Input((5,)), rate, "dropout")
+
+
+def test_logits_are_linear_and_need_a_class():
+    features = keras.Input((2,))
+    with pytest.raises(UsageError, match="at least one"):
+        layers.logits(features, 0)
+    model = keras.Model(features, layers.logits(features, 1))
+    x = np.array([[1.0, -2.0]], "float32")
+    np.testing.assert_allclose(value(model(-x)), -value(model(x)), atol=1e-6)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_cross_entropy_and_accuracy_are_those_of_the_logits(outputs):
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(20, outputs)).astype("float32")
+    labels = rng.integers(0, max(outputs, 2), 20)
+    full = np.hstack([np.zeros((20, 1)), scores]) if outputs == 1 else scores
+    probability = np.exp(full) / np.exp(full).sum(1, keepdims=True)
+    # One logit is compared with labels of its own shape, as `fit` hands them over.
+    given = labels[:, None] if outputs == 1 else labels
+
+    loss = float(losses.cross_entropy(outputs)(given, scores))
+    metric = losses.accuracy(outputs)
+    metric.update_state(given, scores)
+
+    assert loss == pytest.approx(-np.log(probability[range(20), labels]).mean(), rel=1e-5)
+    assert metric.name == "accuracy"
+    assert float(metric.result()) == pytest.approx((full.argmax(1) == labels).mean())
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_flat_integer_labels_train(outputs):
+    features = keras.Input((4,))
+    model = keras.Model(features, layers.logits(features, outputs))
+    model.compile("sgd", losses.cross_entropy(outputs), metrics=[losses.accuracy(outputs)])
+    result = model.train_on_batch(np.ones((6, 4)), np.array([0, 1, 0, 1, 1, 0]), return_dict=True)
+    assert set(result) == {"loss", "accuracy"}
+    assert np.isfinite(result["loss"])
