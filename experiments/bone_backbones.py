@@ -14,8 +14,7 @@ from functools import partial
 
 import keras
 
-from medkeras.evaluation import explain, report
-from medkeras.evaluation.evaluate import evaluate
+from medkeras.evaluation import evaluate, explain, report
 from medkeras.losses import compiled
 from medkeras.models import transfer
 from medkeras.phantoms import bone as phantom
@@ -24,7 +23,7 @@ from medkeras.readers import bone
 from medkeras.training import fit, runs, tune
 
 BATCH_SIZE = 32
-HEAD = dict(epochs=40, patience=8, class_weight="balanced")
+RULES = dict(epochs=40, patience=8, class_weight="balanced")
 
 
 def build(hp, image_shape, outputs, weights):
@@ -47,10 +46,10 @@ def main(run):
     data = pipeline.images(table, image_shape, BATCH_SIZE, augment=moves, views=8, **run.loading)
 
     bound = partial(build, image_shape=image_shape, outputs=data.outputs, weights=run.weights)
-    model = bound(tune.choose(bound, data, run, **HEAD))
-    fit.fit(model, data, run, **HEAD)
+    model = bound(tune.choose(bound, data, run, **RULES))
+    fit.fit(model, data, run, **RULES)
 
-    scores = evaluate(model, data, run)
+    scores = evaluate.evaluate(model, data, run)
     cams = explain.grad_cam(model, data, run)
     report.write(run, model, data, scores, cams)
 

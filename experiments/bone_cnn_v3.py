@@ -13,8 +13,7 @@ from functools import partial
 
 import keras
 
-from medkeras.evaluation import explain, report
-from medkeras.evaluation.evaluate import evaluate
+from medkeras.evaluation import evaluate, explain, report
 from medkeras.losses import compiled
 from medkeras.models import custom_cnn
 from medkeras.phantoms import bone as phantom
@@ -45,10 +44,10 @@ def main(run):
     model = bound(tune.choose(bound, data, run, **RULES))
     fit.fit(model, data, run, **RULES)
 
-    scores = evaluate(model, data, run)
+    scores = evaluate.evaluate(model, data, run)
     cams = explain.grad_cam(model, data, run)
     report.write(run, model, data, scores, cams)
 
 
 if __name__ == "__main__":
-    runs.start(main, __doc__, data="data/bone", sample=phantom.write)
+    runs.start(main, __doc__, data="data/bone", sample=phantom.write, sample_size=64)

@@ -14,8 +14,7 @@ from functools import partial
 
 import keras
 
-from medkeras.evaluation import explain, report
-from medkeras.evaluation.evaluate import evaluate
+from medkeras.evaluation import evaluate, explain, report
 from medkeras.losses import compiled
 from medkeras.models import transfer
 from medkeras.phantoms import bone as phantom
@@ -24,23 +23,15 @@ from medkeras.readers import bone
 from medkeras.training import fit, runs, tune
 
 BATCH_SIZE = 32
-HEAD = dict(epochs=40, patience=8, class_weight="balanced")
-LAST_BLOCK = dict(epochs=20, patience=8, class_weight="balanced")
+RULES = dict(epochs=40, patience=8, class_weight="balanced")
+HEADS = {"plain": {}, "l2": {"l2": 1e-6}, "dense": {"l2": 1e-6, "units": 1024, "dropout": 0.4}}
 
 
 def build(hp, image_shape, outputs, weights):
-    head = hp.Choice("head", ["plain", "l2", "dense"], default="dense")
-    published = hp.Boolean("published_head", default=False)
-    model = transfer.inception_v3(
-        image_shape,
-        outputs,
-        units=1024 if head == "dense" else 0,
-        dropout=0.4 if head == "dense" else 0.0,
-        l2=0.0 if head == "plain" else 1e-6,
-        cut="mixed7" if published else None,
-        pooling="flatten" if published else "avg",
-        weights=weights,
-    )
+    head = HEADS[hp.Choice("head", list(HEADS), default="dense")]
+    if hp.Boolean("published_head", default=False):
+        head = {**head, "cut": "mixed7", "pooling": "flatten"}
+    model = transfer.inception_v3(image_shape, outputs, weights=weights, **head)
     return compiled(model, keras.optimizers.Adam(hp.Choice("learning_rate", [1e-3, 1e-4])))
 
 
@@ -51,14 +42,14 @@ def main(run):
     data = pipeline.images(table, image_shape, BATCH_SIZE, augment=moves, views=8, **run.loading)
 
     bound = partial(build, image_shape=image_shape, outputs=data.outputs, weights=run.weights)
-    hp = tune.choose(bound, data, run, **HEAD)
+    hp = tune.choose(bound, data, run, **RULES)
     model = bound(hp)
-    fit.fit(model, data, run, **HEAD)
+    fit.fit(model, data, run, **RULES)
 
     fit.unfreeze(model, "mixed6" if hp.get("published_head") else "mixed9")
-    fit.fit(compiled(model, keras.optimizers.Adam(1e-4)), data, run, **LAST_BLOCK)
+    fit.fit(compiled(model, keras.optimizers.Adam(1e-4)), data, run, **RULES)
 
-    scores = evaluate(model, data, run)
+    scores = evaluate.evaluate(model, data, run)
     cams = explain.grad_cam(model, data, run)
     report.write(run, model, data, scores, cams)
 

@@ -1,7 +1,6 @@
 """Bone X-ray triage, healthy / fractured / beyond repair, with Xception.
 
-A dense + batch-norm head on the frozen ImageNet backbone, then its last block
-fine-tuned under L2.
+A dense + batch-norm head on the frozen ImageNet backbone, then its last block fine-tuned under L2.
 
     python experiments/bone_xception.py                   # sample data, CPU, 2 min
     python experiments/bone_xception.py --data data/bone  # your X-rays
@@ -15,8 +14,7 @@ from functools import partial
 
 import keras
 
-from medkeras.evaluation import explain, report
-from medkeras.evaluation.evaluate import evaluate
+from medkeras.evaluation import evaluate, explain, report
 from medkeras.losses import compiled
 from medkeras.models import transfer
 from medkeras.phantoms import bone as phantom
@@ -25,8 +23,7 @@ from medkeras.readers import bone
 from medkeras.training import fit, runs, tune
 
 BATCH_SIZE = 32
-HEAD = dict(epochs=40, patience=8, class_weight="balanced")
-LAST_BLOCK = dict(epochs=20, patience=8, class_weight="balanced")
+RULES = dict(epochs=40, patience=8, class_weight="balanced")
 
 
 def build(hp, image_shape, outputs, weights):
@@ -48,13 +45,13 @@ def main(run):
     data = pipeline.images(table, image_shape, BATCH_SIZE, augment=moves, views=8, **run.loading)
 
     bound = partial(build, image_shape=image_shape, outputs=data.outputs, weights=run.weights)
-    model = bound(tune.choose(bound, data, run, **HEAD))
-    fit.fit(model, data, run, **HEAD)
+    model = bound(tune.choose(bound, data, run, **RULES))
+    fit.fit(model, data, run, **RULES)
 
     fit.unfreeze(model, "block14_sepconv1")
-    fit.fit(compiled(model, keras.optimizers.Adam(1e-4)), data, run, **LAST_BLOCK)
+    fit.fit(compiled(model, keras.optimizers.Adam(1e-4)), data, run, **RULES)
 
-    scores = evaluate(model, data, run)
+    scores = evaluate.evaluate(model, data, run)
     cams = explain.grad_cam(model, data, run)
     report.write(run, model, data, scores, cams)
 

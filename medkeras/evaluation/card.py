@@ -29,7 +29,7 @@ def text(run, data, scores, context) -> str:
         )
     answers = ", ".join(plain(name) for name in scores.classes)
     function = f"`{model['function']}`" if model["function"] else NOT_STATED
-    skipped = len(described["skipped"])
+    skipped = sum(count for _, count in described["skipped"])
     parts += [
         "## Intended use",
         f"Research on telling apart {answers} in pictures like those it was trained on. "
@@ -72,8 +72,8 @@ def text(run, data, scores, context) -> str:
         "## How to load",
         "`predictor.json` names the function that rebuilds the model and says how pictures are "
         "prepared; `model.keras` holds the weights.",
-        "```python\nimport json\nfrom medkeras.models import recipe\n\n"
-        'described = json.load(open("predictor.json"))\n'
+        "```python\nimport json\nfrom pathlib import Path\n\nfrom medkeras.models import recipe\n\n"
+        'described = json.loads(Path("predictor.json").read_text())\n'
         'model = recipe.rebuild(described["recipe"])\n'
         'model.load_weights("model.keras")\n```',
         f"medkeras {_or_open(environment.get('medkeras'))}, Python "

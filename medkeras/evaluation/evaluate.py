@@ -6,6 +6,7 @@ predictor.json    all that prediction needs besides the weights
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -95,6 +96,13 @@ def logits(model, batches) -> np.ndarray:
     Returns:
         float32 (n, k); (0, k) without pictures.
     """
+    forward = _forward(model)
+    found = [forward(np.ascontiguousarray(batch)).numpy() for batch in batches]
+    return np.concatenate(found) if found else np.empty((0, model.output_shape[-1]), np.float32)
+
+
+@lru_cache(maxsize=1)  # tracing a large backbone takes seconds; every part asks for it
+def _forward(model):
     import tensorflow as tf
 
     shape = (None, *model.input_shape[1:])
@@ -103,8 +111,7 @@ def logits(model, batches) -> np.ndarray:
     def forward(pictures):
         return tf.cast(model(tf.cast(pictures, tf.float32), training=False), tf.float32)
 
-    found = [forward(np.ascontiguousarray(batch)).numpy() for batch in batches]
-    return np.concatenate(found) if found else np.empty((0, model.output_shape[-1]), np.float32)
+    return forward
 
 
 def probabilities(values, task) -> np.ndarray:

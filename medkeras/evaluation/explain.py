@@ -22,6 +22,7 @@ from medkeras.evaluation import pointing
 from medkeras.evaluation.evaluate import logits, probabilities
 from medkeras.evaluation.overlays import panel
 from medkeras.files import atomic
+from medkeras.training import board
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,10 @@ def grad_cam(model, data, run, layer=None, most=24, backend="medkeras") -> Galle
         run.seed,
     )
     _write(folder, items, raw, scores)
+    panels = board.Board(run.folder / "tensorboard" / "explanations")
+    for item in items:
+        panels.picture(0, f"Grad-CAM/{item.file[:-4]}", item.png, f"answered {item.predicted}")
+    panels.close()
     return Gallery(layer, items, scores)
 
 

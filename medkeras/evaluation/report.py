@@ -1,6 +1,11 @@
-"""The report of a run: one HTML file that opens offline, and a model card beside it."""
+"""The report of a run: one HTML file that opens offline, and a model card beside it.
+
+Neither names a patient, nor a file: paths often hold the patient's number. A picture is named by
+its line in `predictions.csv`, which stays with the run.
+"""
 
 import json
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -56,8 +61,8 @@ def _context(run, model, data, scores, cams):
             "root": described.get("root_name", Path(run.data).name),
             "counts": counts(table),
             "alone": bool((table["patient"].astype(str) == table["path"].astype(str)).all()),
-            "skipped": described.get("skipped") or table.attrs.get("skipped") or [],
-            "notes": described.get("notes") or table.attrs.get("notes") or [],
+            "skipped": _tally(described.get("skipped") or table.attrs.get("skipped") or []),
+            "notes": _tally(described.get("notes") or table.attrs.get("notes") or []),
             "image_shape": " × ".join(map(str, data.image_shape)),
         },
         "size": _sizes(table, synthetic),
@@ -106,6 +111,12 @@ def counts(table) -> dict:
     return {"parts": [names[part] for part in parts] + ["all"], "rows": rows}
 
 
+def _tally(problems):
+    """Counts problems by reason; their paths stay out, which often name the patient."""
+    reasons = [one["reason"] if isinstance(one, dict) else str(one) for one in problems]
+    return Counter(reasons).most_common()
+
+
 def _figures(run, data, scores, synthetic):
     test = scores.predictions[scores.predictions["split"] == "test"]
     labels, chances, names = metrics.arrays(test)
@@ -146,7 +157,7 @@ def _mistakes(data, scores, synthetic):
     return [
         {
             "png": overlays.thumbnail(data.test.pictures(np.array([row]))[0], synthetic),
-            "path": test["path"].iloc[row],
+            "line": int(test.index[row]) + 2,  # of predictions.csv, whose first line is the head
             "true": scores.classes[truth[row]],
             "predicted": scores.classes[answers[row]],
             "probability": certainty[row],

@@ -16,24 +16,16 @@ There the pixels were divided by 255 for every backbone, and the L2 factor sat o
 layers, where it does nothing; here it counts as soon as a layer is unfrozen.
 """
 
-import hashlib
-import logging
-import os
 import re
-import socket
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 from keras import applications
 
 from medkeras import layers
-from medkeras.errors import ResourceError, UsageError
+from medkeras.errors import UsageError
+from medkeras.models import pretrained
 from medkeras.models.recipe import recipe
-
-_DOWNLOADS = "https://storage.googleapis.com/tensorflow/keras-applications/"
-_TIMEOUT = 20  # seconds; a firewall that drops packets would otherwise hang the run for ever
-_unreachable = {}  # downloads that failed in this process: a sweep must not wait at every trial
 
 
 @dataclass(frozen=True)
@@ -45,16 +37,12 @@ class Backbone:
         preprocess: function from raw RGB tensors to what the ImageNet weights expect.
         smallest: image side that the network needs at least, pixels.
         feature_map: last layer with a map worth explaining.
-        url: ImageNet weights without top, below Keras's download folder.
-        md5: their hash, or "" where Keras publishes none.
     """
 
     build: object
     preprocess: object
     smallest: int
     feature_map: str
-    url: str
-    md5: str
 
 
 def _to_unit(x):
@@ -75,32 +63,15 @@ def _as_is(x):
     return x  # EfficientNetV2 rescales and normalises by itself
 
 
-_tf = "_weights_tf_dim_ordering_tf_kernels"
-# fmt: off
 _SPECIFICATIONS = {
-    "inception_v3": Backbone(
-        applications.InceptionV3, _to_unit, 75, "mixed10",
-        f"inception_v3/inception_v3{_tf}_notop.h5", "bcbd6486424b2319ff4ef7d526e38f63"),
-    "xception": Backbone(
-        applications.Xception, _to_unit, 71, "block14_sepconv2_act",
-        f"xception/xception{_tf}_notop.h5", "b0042744bf5b25fce3cb969f33bebb97"),
-    "resnet50": Backbone(
-        applications.ResNet50, _centred_bgr, 32, "conv5_block3_out",
-        f"resnet/resnet50{_tf}_notop.h5", "4d473c1dd8becc155b73f8504c6f6626"),
-    "vgg16": Backbone(
-        applications.VGG16, _centred_bgr, 32, "block5_conv3",
-        f"vgg16/vgg16{_tf}_notop.h5", "6d6bbae143d832006294945121d1f1fc"),
-    "densenet121": Backbone(
-        applications.DenseNet121, _standardised, 32, "relu",
-        f"densenet/densenet121{_tf}_notop.h5", "30ee3e1110167f948a6b9946edeeb738"),
-    "mobilenet_v2": Backbone(
-        applications.MobileNetV2, _to_unit, 32, "out_relu",
-        f"mobilenet_v2/mobilenet_v2{_tf}_1.0_224_no_top.h5", ""),
-    "efficientnet_v2_b0": Backbone(
-        applications.EfficientNetV2B0, _as_is, 32, "top_activation",
-        "efficientnet_v2/efficientnetv2-b0_notop.h5", "893217f2bb855e2983157299931e43ff"),
+    "inception_v3": Backbone(applications.InceptionV3, _to_unit, 75, "mixed10"),
+    "xception": Backbone(applications.Xception, _to_unit, 71, "block14_sepconv2_act"),
+    "resnet50": Backbone(applications.ResNet50, _centred_bgr, 32, "conv5_block3_out"),
+    "vgg16": Backbone(applications.VGG16, _centred_bgr, 32, "block5_conv3"),
+    "densenet121": Backbone(applications.DenseNet121, _standardised, 32, "relu"),
+    "mobilenet_v2": Backbone(applications.MobileNetV2, _to_unit, 32, "out_relu"),
+    "efficientnet_v2_b0": Backbone(applications.EfficientNetV2B0, _as_is, 32, "top_activation"),
 }
-# fmt: on
 
 
 # Every function hands its arguments on by name: `locals()` is exactly them.
@@ -221,7 +192,7 @@ def _transfer(name, image_shape, classes, units, dropout, l2, pooling, cut, weig
     specification = _SPECIFICATIONS[name]
     image = layers.image_input(image_shape, specification.smallest)
     trunk = _trunk(specification, image)
-    origin = _load(trunk, name, weights)
+    origin = pretrained.load(trunk, name, weights)
     for layer in trunk.layers:
         layer.trainable = False
         _regularize(layer, l2)
@@ -305,95 +276,3 @@ def _regularize(layer, l2):
         variable = getattr(layer, kernel, None)
         if l2 and variable is not None:
             variable.regularizer = layers.regularizer(l2)
-
-
-def _load(trunk, name, weights):
-    """Loads the starting weights into the whole backbone and says where they came from."""
-    if weights is None or weights == "none":
-        return "random"
-    if weights not in ("auto", "imagenet"):
-        path = Path(weights)
-        return f"file {path.name} sha256 {_load_file(trunk, name, path)}"
-    try:
-        _load_file(trunk, name, _imagenet(name))
-    except (ResourceError, UsageError) as fault:
-        if weights == "imagenet":
-            raise
-        logging.getLogger("medkeras").warning("%s; starting from RANDOM weights", fault)
-        return "random"
-    return "imagenet"
-
-
-def _load_file(trunk, name, path):
-    """Loads a weights file, which is only read; returns its SHA-256."""
-
-    def refuse(reason):
-        return UsageError(f"weights file {path}: {reason}; expected {name} without top")
-
-    if not path.is_file():
-        raise refuse("is a folder" if path.is_dir() else "does not exist")
-    with path.open("rb") as file:
-        start = file.read(64)
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if start.startswith(b"version https://git-lfs"):
-        raise refuse("is a git-lfs pointer, not the file itself (run: git lfs pull)")
-    if not start.startswith(b"\x89HDF"):
-        raise refuse("is empty" if not start else "is not an HDF5 file")
-    if path.suffix != ".h5":
-        raise refuse('its name must end in ".weights.h5" or ".h5"')
-    try:
-        trunk.load_weights(path)
-    except Exception as fault:  # Keras and h5py raise half a dozen kinds for a wrong file
-        reason = " ".join(str(fault).split())[:300]
-        raise refuse(f"does not fit ({reason})") from fault
-    return digest
-
-
-def _imagenet(name):
-    """Finds the ImageNet weights in Keras's cache, or downloads them there.
-
-    Keras itself deletes a cached file with the wrong hash; here it is left alone and named.
-    """
-    specification = _SPECIFICATIONS[name]
-    url, md5 = _DOWNLOADS + specification.url, specification.md5
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    cached = home / "models" / Path(url).name
-    if cached.is_file():
-        with cached.open("rb") as file:
-            if not md5 or hashlib.file_digest(file, "md5").hexdigest() == md5:
-                return cached
-        raise UsageError(
-            f"ImageNet weights of {name}: {cached} is damaged or another version; delete it "
-            "to download it again, or give it by its path to use it as it is"
-        )
-    if name not in _unreachable:
-        try:
-            return _download(url, md5, cached)
-        except Exception as fault:  # Keras raises a bare Exception where the network fails
-            _unreachable[name] = fault
-    raise ResourceError(
-        f"ImageNet weights of {name}: not at {cached}, and the download failed "
-        f"({_unreachable[name]}); put the file there, name a weights file (--weights FILE), "
-        "or start from random weights (--weights none)"
-    )
-
-
-def _download(url, md5, cached):
-    """Downloads a file into Keras's cache, whole or not at all; returns its path."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_TIMEOUT)
-    name = f"{cached.name}.{os.getpid()}.part"  # a killed download must not pass for the file
-    try:
-        part = keras.utils.get_file(
-            name,
-            url,
-            cache_dir=str(cached.parents[1]),
-            cache_subdir=cached.parent.name,
-            file_hash=md5 or None,
-            force_download=True,
-        )
-        return Path(part).replace(Path(part).with_name(cached.name))
-    finally:
-        socket.setdefaulttimeout(before)
-        cached.with_name(name).unlink(missing_ok=True)

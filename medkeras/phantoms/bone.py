@@ -17,10 +17,10 @@ is moved as a rigid body and the thicknesses are added, so overlaps are bright a
 as in a projection. Every picture of a patient is another view of the same anatomy and
 injury: turned, scaled, shifted, flipped, the displacement seen from another angle.
 
-Soft tissue of a random width surrounds the bone; brightness = 1 - exp(-attenuation), then
-exposure, gamma, background gradient, blur and noise that grows with brightness, all drawn
-independently of the class, and sometimes a side marker. So brightness, size, format and name
-say nothing about the class; patient numbers are shuffled too.
+Soft tissue of a random width surrounds the bone; brightness = 1 - exp(-attenuation), then the
+window of a viewer, gamma, background gradient, blur and noise that grows with brightness, all
+drawn independently of the class, and sometimes a side marker. So mean and spread of the
+brightness, size, format and name say nothing about the class; patient numbers are shuffled.
 
 `difficulty` (0 easy .. 1 hopeless) shrinks displacement, gap and angulation and raises the
 noise; the injury itself is never absent. Drawn at four times the size, then averaged.
@@ -45,8 +45,8 @@ def write(
     root,
     *,
     classes=CLASSES,
-    patients: int = 60,
-    pictures_per_patient=(1, 4),
+    patients: int = 240,
+    pictures_per_patient=(1, 2),
     size: int = 96,
     difficulty: float = 0.3,
     seed: int = 0,

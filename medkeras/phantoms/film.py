@@ -28,7 +28,11 @@ def expose(rng, picture, size, difficulty) -> np.ndarray:
     Returns:
         uint8 (size, size).
     """
-    picture = np.clip(picture * rng.uniform(0.95, 1.45), 0, 1.2) ** rng.uniform(0.85, 1.3)
+    # As a viewer does: the brightest few per cent fill the window, whatever they show. Without
+    # it, overlapping fragments would give the class away by the maximum alone.
+    top = np.quantile(picture, rng.uniform(0.95, 0.99))
+    picture = np.minimum(picture / top, 1 + 0.03 * np.tanh((picture / top - 1) / 0.03))
+    picture = rng.uniform(0.7, 1.1) * np.clip(picture, 0, None) ** rng.uniform(0.8, 1.5)
     across, along = np.meshgrid(*[np.linspace(-1, 1, size, dtype=np.float32)] * 2)
     angle = rng.uniform(0, 2 * np.pi)
     gradient = 1 + 0.5 * (across * np.cos(angle) + along * np.sin(angle))

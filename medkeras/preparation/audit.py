@@ -106,19 +106,18 @@ def _per_picture(table, verdicts):
             notes += [Problem(path, note, "", "note") for note in verdict["notes"]]
 
     # The same bytes under two classes: one of the labels is wrong, and nobody knows which.
-    first = {}
-    for path, name, sha256 in zip(table["path"], table["class"], table["sha256"], strict=True):
-        if sha256 is not None:
-            first.setdefault(sha256, {}).setdefault(name, path)
-    seen = {problem.path for problem in bad}
-    for path, name, sha256 in zip(table["path"], table["class"], table["sha256"], strict=True):
-        others = {k: v for k, v in first.get(sha256, {}).items() if k != name}
-        if others and path not in seen:
-            other, twin = next(iter(others.items()))
+    broken = {problem.path for problem in bad}
+    sound = table[~table["path"].isin(broken)]
+    for _, rows in sound.groupby("sha256", sort=False):
+        first = rows.drop_duplicates("class")
+        if len(first) < 2:
+            continue
+        for path, name in zip(rows["path"], rows["class"], strict=True):
+            other = first[first["class"] != name].iloc[0]
             bad.append(
                 Problem(
                     path,
-                    f"is {name}, but the identical file {twin} is {other}",
+                    f"is {name}, but the identical file {other['path']} is {other['class']}",
                     "keep the one with the right class",
                 )
             )

@@ -26,13 +26,14 @@ class Board:
 
         folder.mkdir(parents=True, exist_ok=True)
         self._writer = EventFileWriter(str(folder))
+        self._lost = False
 
     def scalars(self, step: int, values: dict) -> None:
         """Writes numbers by tag."""
-        from tensorboard.plugins.scalar.summary import pb
+        from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 
         for tag, value in values.items():
-            self._add(pb(tag, value), step)
+            self._add(scalar_pb(tag, value), step)
 
     def histogram(self, step: int, tag: str, values: np.ndarray, description="") -> None:
         """Writes the distribution of an array in 30 bins of equal width.
@@ -70,7 +71,7 @@ class Board:
             tag=tag,
             metadata=metadata.create_summary_metadata(tag, description, converted_to_tensor=True),
             tensor=tensor_util.make_tensor_proto(
-                [str(width).encode(), str(height).encode(), png], dtype=object
+                [str(width).encode(), str(height).encode(), png], dtype="string"
             ),
         )
         self._add(summary, step)
@@ -93,15 +94,18 @@ class Board:
         event = event_pb2.Event(wall_time=time.time(), step=step)
         # Some plugins make TensorFlow's message class, others TensorBoard's: same bytes.
         event.summary.ParseFromString(summary.SerializeToString())
-        with self._forgiving():
-            self._writer.add_event(event)
+        if not self._lost:
+            with self._forgiving():
+                self._writer.add_event(event)
 
     @contextlib.contextmanager
     def _forgiving(self):
         try:
             yield
         except OSError as fault:
-            logging.getLogger("medkeras").warning("TensorBoard file not written: %s", fault)
+            if not self._lost:
+                logging.getLogger("medkeras").warning("TensorBoard file not written: %s", fault)
+            self._lost = True
 
 
 def _finite(values):

@@ -47,7 +47,7 @@ def load(folder: Path) -> tuple[dict, dict] | None:
     for name in (FILE, PREVIOUS):
         try:
             with safe_open(folder / name, framework="numpy") as file:
-                progress = json.loads(file.metadata()["progress"])
+                progress = json.loads((file.metadata() or {})["progress"])
                 return {key: file.get_tensor(key) for key in file.keys()}, progress
         except (OSError, SafetensorError, KeyError, ValueError):
             continue

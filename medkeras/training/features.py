@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 from contextlib import ExitStack
+from itertools import chain
 
 import keras
 import numpy as np
@@ -226,7 +227,8 @@ def settle(model, data) -> bool:
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.trainable, norm.momentum = True, 0.0
-    trunk = keras.Model(model.input, norms[-1].output)
+    # All of them: the last one does not lie behind those of the branches beside it.
+    trunk = keras.Model(model.input, [norm.output for norm in norms])
     first = data.train.pictures(slice(SETTLING_PICTURES))
     trunk(keras.ops.cast(first, "float32"), training=True)
     for norm, momentum in zip(norms, momenta, strict=True):
@@ -240,20 +242,28 @@ def fingerprint(trunk) -> str:
     Automatic names count up within a process; two trials' trunks must be found equal.
     """
     digest = hashlib.sha256()
-    position = {id(layer): number for number, layer in enumerate(trunk.layers)}
-    for layer in trunk.layers:
-        config = {k: v for k, v in layer.get_config().items() if k not in ("name", "trainable")}
-        before = [
-            position.get(id(tensor._keras_history.operation))
-            for node in layer._inbound_nodes
-            for tensor in node.input_tensors
-        ]
-        known = sorted({number for number in before if number is not None})
-        described = json.dumps([type(layer).__name__, config, known], sort_keys=True, default=str)
-        digest.update(described.encode())
-        for weight in layer.weights:
+    # Operations, not layers: `image / 127.5` in a page is no layer, and its 127.5 no setting.
+    position = {id(operation): number for number, operation in enumerate(trunk.operations)}
+    wiring = {number: [] for number in position.values()}
+    for node in chain.from_iterable(trunk._nodes_by_depth.values()):
+        given = keras.tree.flatten([node.arguments.args, node.arguments.kwargs])
+        wiring[position[id(node.operation)]].append([_named(value, position) for value in given])
+    for number, operation in enumerate(trunk.operations):
+        config = operation.get_config()
+        config = {k: v for k, v in config.items() if k not in ("name", "trainable")}
+        described = [type(operation).__name__, config, wiring[number]]
+        digest.update(json.dumps(described, sort_keys=True, default=str).encode())
+        for weight in getattr(operation, "weights", []):
             digest.update(np.ascontiguousarray(weight.numpy()))
     return digest.hexdigest()
+
+
+def _named(value, position):
+    """Names an argument of a call: by the operation it comes from, else by its value."""
+    if isinstance(value, keras.KerasTensor):
+        source = value._keras_history
+        return ["from", position[id(source.operation)], source.tensor_index]
+    return np.asarray(value).tolist()
 
 
 def _forward(trunk):

@@ -45,6 +45,10 @@ class Rules:
     plateau_factor: float = 0.1
     min_learning_rate: float = 1e-6
 
+    def __post_init__(self):
+        if self.mode not in ("min", "max"):
+            raise UsageError(f"mode {self.mode!r} is neither 'min' nor 'max'")
+
     def better(self, value: float, best: float | None) -> bool:
         """Says whether a value improves on the best by more than `min_delta`."""
         if best is None:
@@ -136,7 +140,8 @@ class _Stage:
     def _train(self):
         first = self.progress.epoch * self.batches + self.progress.batch
         last = self.rules.epochs * self.batches
-        steps = iter(pipeline.stream(self._training_batch, first, last, self.data.workers))
+        # Stopped in the last batch, or killed just before the end: there is none left.
+        steps = iter(self._stream(first, last) if first < last else [])
         train_steps = _graph(self.model, self.model.train_step)
         test_steps = _graph(self.model, self.model.test_step)
         val_batches = -(-len(self.data.val) // self.data.batch_size)
@@ -180,6 +185,9 @@ class _Stage:
         self.model.test_on_batch(*pipeline.as_tensors(self._batch(self.feed.val, "val", [0])))
         self.model.reset_metrics()
 
+    def _stream(self, first, last):
+        return pipeline.stream(self._training_batch, first, last, self.data.workers)
+
     def _training_batch(self, step):
         epoch, batch = divmod(int(step), self.batches)
         rows = pipeline.order(len(self.data.train), self.seed, self.stage, epoch)
@@ -207,7 +215,9 @@ class _Stage:
         rate = float(self.model.optimizer.learning_rate)
         head = {"stage": self.stage, "epoch": progress.epoch + 1, "learning_rate": rate}
         progress.history.append(head | row)
-        self._check(row[rules.monitor], rules.monitor)
+        # The accuracy of NaN is a number, so the losses are looked at in any case.
+        for name in ("loss", "val_loss", rules.monitor):
+            self._check(row[name], name)
         if rules.better(row[rules.monitor], progress.best):
             progress.best, progress.best_epoch = row[rules.monitor], progress.epoch + 1
             progress.waited = progress.plateau_waited = 0
@@ -248,8 +258,11 @@ class _Stage:
     def _restore(self, arrays, progress):
         self.progress = Progress(**progress)
         self.best = checkpoint.values(arrays, "best") or None
-        if not self.progress.finished:
-            for group, variables in self._groups().items():
+        if self.progress.finished:
+            # The next stage goes on with dropout's seeds, and without compiling with all of it.
+            self.model.optimizer.build(self.model.trainable_variables)
+        for group, variables in self._groups().items():
+            if group != "metrics" or not self.progress.finished:
                 checkpoint.restore(arrays, group, variables)
 
 

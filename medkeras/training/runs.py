@@ -10,6 +10,7 @@ import datetime
 import errno
 import inspect
 import json
+import logging
 import os
 import platform
 import secrets
@@ -40,19 +41,19 @@ from medkeras.files.places import cache_folder
 from medkeras.preparation import audit
 from medkeras.training import commandline, terminal
 
-SAMPLE_SIZE = 96
 PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "keras-tuner", "numpy", "pandas",
             "scikit-learn", "opencv-python-headless", "pillow")  # fmt: skip
 
 
-def start(main, doc, *, data, sample, argv=None):
+def start(main, doc, *, data, sample, sample_size=96, argv=None):
     """Runs an experiment from the command line and exits.
 
     Args:
         main: function of a `Run`.
         doc: the page's docstring: question and commands; it is `--help`.
         data: default data folder, relative to the project.
-        sample: function (root, size=, seed=) that writes the phantoms.
+        sample: function (root, size=) that writes the phantoms.
+        sample_size: their height and width in pixels, without `--image-size`.
         argv: arguments; None for those of the process.
 
     Raises:
@@ -62,7 +63,7 @@ def start(main, doc, *, data, sample, argv=None):
     page = Path(inspect.getfile(main)).resolve()
     try:
         flags = commandline.parse(doc, page.stem, argv)
-        run = Run(page, flags, argv, data, sample)
+        run = Run(page, flags, argv, data, sample, sample_size)
     except MedkerasError as fault:
         terminal.error(f"{page.stem}: {fault}")
         raise SystemExit(fault.exit_code) from None
@@ -78,6 +79,7 @@ class Run:
         argv: as given.
         data: default data folder.
         sample: function that writes the phantoms.
+        sample_size: of the phantoms, pixels.
 
     Attributes:
         folder: of the run.
@@ -88,7 +90,7 @@ class Run:
         history: rows of the finished stages.
     """
 
-    def __init__(self, page, flags, argv, data, sample):
+    def __init__(self, page, flags, argv, data, sample, sample_size):
         self.experiment = page.stem
         self.project = page.parent.parent if page.parent.name == "experiments" else Path.cwd()
         self.folder, self.resumed = self._place(flags)
@@ -101,7 +103,7 @@ class Run:
         default = self.project / data
         self.sample = flags.sample or (flags.data is None and not default.exists())
         self.data = Path(flags.data) if flags.data else default
-        self._write_sample = sample
+        self._write_sample, self._sample_size = sample, flags.image_size or sample_size
         self.history, self.stages, self._signal, self._known = [], 0, None, None
         self.terminal = terminal.Terminal()
 
@@ -109,7 +111,7 @@ class Run:
 
     def image_shape(self, height, width, channels) -> tuple[int, int, int]:
         """Returns the shape to use: `--image-size`, small for sample data, else as given."""
-        size = self.flags.image_size or (SAMPLE_SIZE if self.sample else None)
+        size = self._sample_size if self.sample else self.flags.image_size
         return (size or height, size or width, channels)
 
     def read(self, reader) -> pd.DataFrame:
@@ -125,7 +127,7 @@ class Run:
             DataError: everything that is wrong, before training starts.
         """
         if self.sample:
-            size = self.flags.image_size or SAMPLE_SIZE
+            size = self._sample_size
             self.data = cache_folder() / "phantoms" / f"{self.experiment}-{size}"
             self.say(f"sample data: synthetic pictures of {size} pixels, written to {self.data}")
             self._write_sample(self.data, size=size)
@@ -265,6 +267,8 @@ class Run:
 
     def _guarded(self, main):
         self.terminal.folder = self.folder
+        spoken = terminal.Spoken(self.terminal)
+        logging.getLogger("medkeras").addHandler(spoken)
         handlers = {number: signal.signal(number, self._stop) for number in _signals()}
         policy = keras.config.dtype_policy()
         try:
@@ -278,6 +282,7 @@ class Run:
             return 0
         finally:
             keras.config.set_dtype_policy(policy)
+            logging.getLogger("medkeras").removeHandler(spoken)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 

@@ -1,5 +1,6 @@
 """What a run says: a bar with the time left on a terminal, one line per epoch in a log."""
 
+import logging
 import sys
 import time
 from contextlib import contextmanager
@@ -67,6 +68,21 @@ class Terminal:
             )
         if len(ordered) > SHOWN:
             self.say(f"  ... and {len(ordered) - SHOWN} more; all of them are in problems.csv")
+
+
+class Spoken(logging.Handler):
+    """Says the library's warnings like everything else of a run.
+
+    Args:
+        terminal: `Terminal`.
+    """
+
+    def __init__(self, terminal):
+        super().__init__(logging.WARNING)
+        self.terminal = terminal
+
+    def emit(self, record):
+        self.terminal.say(f"warning: {record.getMessage()}")
 
 
 def epoch_line(row: dict, epochs: int, best: bool) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medkeras.errors import ResourceError, UsageError
-from medkeras.models import transfer
+from medkeras.models import pretrained, transfer
 from medkeras.models.recipe import rebuild
 
 NAMES = list(transfer.BACKBONES)
@@ -47,7 +47,7 @@ def offline(monkeypatch, tmp_path):
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.setattr(transfer, "_unreachable", {})
+    monkeypatch.setattr(pretrained, "_unreachable", {})
     return tmp_path / "keras" / "models"
 
 
@@ -295,7 +295,7 @@ def test_an_argument_that_cannot_be_used_is_named(arguments, named):
 
 @pytest.mark.parametrize("weights", [None, "none"])
 def test_random_weights_ask_nobody(weights, monkeypatch):
-    monkeypatch.setattr(transfer, "_imagenet", lambda name: pytest.fail("asked for a file"))
+    monkeypatch.setattr(pretrained, "_imagenet", lambda name: pytest.fail("asked for a file"))
     assert transfer.vgg16((32, 32, 1), weights=weights).weights_origin == "random"
 
 
@@ -403,7 +403,7 @@ def test_a_download_has_a_time_limit_and_ends_in_the_cache(offline, monkeypatch)
 
 def test_a_cached_file_is_used_without_network(offline, monkeypatch):
     offline.mkdir(parents=True)
-    url = transfer._SPECIFICATIONS["mobilenet_v2"].url
+    url = pretrained.DOWNLOADS["mobilenet_v2"][0]
     application("mobilenet_v2").save(offline / url.rpartition("/")[2])
     model = transfer.mobilenet_v2((64, 64, 1), weights="auto")
     assert model.weights_origin == "imagenet"
@@ -411,7 +411,7 @@ def test_a_cached_file_is_used_without_network(offline, monkeypatch):
 
 def test_a_damaged_cached_file_is_named_and_left_alone(offline, caplog):
     offline.mkdir(parents=True)
-    path = offline / transfer._SPECIFICATIONS["vgg16"].url.rpartition("/")[2]
+    path = offline / pretrained.DOWNLOADS["vgg16"][0].rpartition("/")[2]
     path.write_bytes(b"\x89HDF half a file")
     with pytest.raises(UsageError, match="damaged"):
         transfer.vgg16((32, 32, 1))
@@ -433,9 +433,11 @@ def test_the_addresses_are_those_of_keras(name, monkeypatch):
         raise _Asked
 
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", ask)
-    specification = transfer._SPECIFICATIONS[name]
+    path, md5 = pretrained.DOWNLOADS[name]
     with pytest.raises(_Asked):
-        specification.build(include_top=False, weights="imagenet", input_shape=(96, 96, 3))
+        transfer._SPECIFICATIONS[name].build(
+            include_top=False, weights="imagenet", input_shape=(96, 96, 3)
+        )
     # MobileNetV2 has a file for each size; the one for 224 serves them all.
-    assert asked["url"].replace("_1.0_96_", "_1.0_224_") == transfer._DOWNLOADS + specification.url
-    assert asked["md5"] == specification.md5
+    assert asked["url"].replace("_1.0_96_", "_1.0_224_") == pretrained.SOURCE + path
+    assert asked["md5"] == md5

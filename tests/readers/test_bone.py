@@ -27,11 +27,19 @@ def says(root, path, reason):
 
 
 def test_class_folders_with_a_csv(tmp_path):
-    touch(tmp_path, "fractured/b.png", "Healthy_bones/a.jpg", "Healthy_bones/sub/c.png", ".git/x.png")
-    text = "\ufeffPath;Patient_ID;note\r\n\r\nfractured/b.png;007;\r\na.jpg;7;x\r\nsub/c.png;1e3;\r\n"
+    touch(
+        tmp_path, "fractured/b.png", "Healthy_bones/a.jpg", "Healthy_bones/sub/c.png", ".git/x.png"
+    )
+    text = (
+        "\ufeffPath;Patient_ID;note\r\n\r\nfractured/b.png;007;\r\na.jpg;7;x\r\nsub/c.png;1e3;\r\n"
+    )
     (tmp_path / "list.csv").write_text(text, encoding="utf-8")
     table = bone.read(tmp_path)
-    assert table["path"].tolist() == ["fractured/b.png", "Healthy_bones/a.jpg", "Healthy_bones/sub/c.png"]
+    assert table["path"].tolist() == [
+        "fractured/b.png",
+        "Healthy_bones/a.jpg",
+        "Healthy_bones/sub/c.png",
+    ]
     assert table["patient"].tolist() == ["007", "7", "1e3"]
     assert table["label"].tolist() == [1, 0, 0]
     assert table["class"].tolist() == ["fractured", "Healthy_bones", "Healthy_bones"]

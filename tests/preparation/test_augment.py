@@ -1,0 +1,181 @@
+import cv2
+import numpy as np
+import pytest
+
+from medkeras.preparation import augment
+
+
+@pytest.fixture
+def picture():
+    return np.random.default_rng(0).integers(1, 256, (15, 21, 1), dtype=np.uint8)
+
+
+def smooth(size=41):
+    """A bright blob off the centre on grey: rotation moves it without aliasing."""
+    blob = np.zeros((size, size), np.float32)
+    blob[size // 4, size // 2] = 1
+    blob = cv2.GaussianBlur(blob, (0, 0), 2.5)
+    return (40 + 200 * blob / blob.max()).astype(np.uint8)[:, :, None]
+
+
+ONE = dict(
+    rotation={"rotation": 30.0},
+    shear={"shear": 15.0},
+    zoom={"zoom": 0.2},
+    shift={"shift": 0.1},
+    flip_horizontal={"flip_horizontal": True},
+    flip_vertical={"flip_vertical": True},
+    brightness={"brightness": (0.5, 1.5)},
+)
+
+
+@pytest.mark.parametrize("move", ONE)
+def test_a_view_is_a_function_of_seed_view_and_index(picture, move):
+    moves = augment.Affine(**ONE[move])
+    for number in range(8):
+        first = moves.apply(picture, 3, number, 7)
+        moves.apply(picture, 0, 0, 0)
+        np.testing.assert_array_equal(moves.apply(picture, 3, number, 7), first)
+        assert first.shape == picture.shape and first.dtype == np.uint8
+
+
+def test_views_seeds_and_pictures_differ(picture):
+    moves = augment.radiograph()
+    numbers = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 2, 0), (0, 0, 2)]
+    made = {moves.apply(picture, *number).tobytes() for number in numbers}
+    assert len(made) == len(numbers)
+
+
+def test_no_move_leaves_the_picture_as_it_is(picture):
+    for view in range(5):
+        np.testing.assert_array_equal(augment.Affine().apply(picture, 0, view, 0), picture)
+
+
+def test_flips_alone_are_exact(picture):
+    moves = augment.Affine(flip_horizontal=True, flip_vertical=True)
+    options = {
+        (left, up): np.flip(picture, [axis for axis, on in ((1, left), (0, up)) if on])
+        for left in (False, True)
+        for up in (False, True)
+    }
+    seen = []
+    for view in range(200):
+        made = moves.apply(picture, 0, view, 0)
+        seen += [how for how, expected in options.items() if np.array_equal(made, expected)]
+    assert len(seen) == 200
+    for how in options:
+        assert 25 < seen.count(how) < 80, f"{how} should come up in a quarter of the views"
+
+
+def test_a_quarter_turn_is_exact():
+    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 1), dtype=np.uint8)
+    moves = augment.Affine(rotation=90)
+    draw = np.array([1, 0, 0, 1, 1, 0, 0, 0.0])
+    made = cv2.warpAffine(picture, moves.matrix(draw, 16, 16), (16, 16), flags=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(made, np.rot90(picture[:, :, 0], -1))
+
+
+@pytest.mark.parametrize("move", ["rotation", "shear", "zoom", "flip_horizontal", "flip_vertical"])
+def test_moves_keep_the_centre(move):
+    moves = augment.Affine(**ONE[move])
+    for height, width in ((16, 16), (15, 21)):
+        for view in range(20):
+            draw = np.random.default_rng(view).uniform(-1, 1, 8)
+            centre = np.array([(width - 1) / 2, (height - 1) / 2, 1])
+            np.testing.assert_allclose(moves.matrix(draw, height, width) @ centre, centre[:2])
+
+
+def test_rotation_stays_within_its_range_and_uses_it():
+    moves = augment.radiograph(flip_horizontal=False, flip_vertical=False)
+    angles = []
+    for view in range(300):
+        draw = np.random.default_rng((0, view, 0)).uniform(-1, 1, 8)
+        linear = moves.matrix(draw, 20, 20)[:, :2]
+        np.testing.assert_allclose(linear @ linear.T, np.eye(2), atol=1e-12)
+        angles.append(np.rad2deg(np.arctan2(linear[1, 0], linear[0, 0])))
+    assert -30 <= min(angles) < -28 and 28 < max(angles) <= 30
+    assert abs(np.mean(angles)) < 3
+
+
+def test_the_picture_turns_by_the_angle_of_its_matrix():
+    picture = smooth()
+    moves = augment.Affine(rotation=30)
+    height, width = picture.shape[:2]
+    for view in range(6):
+        made = moves.apply(picture, 0, view, 0)
+        draw = np.random.default_rng((0, view, 0)).uniform(-1, 1, 8)
+        top = np.array([width // 2, height // 4, 1])
+        expected = moves.matrix(draw, height, width) @ top
+        y, x = np.unravel_index(made[:, :, 0].argmax(), (height, width))
+        np.testing.assert_allclose((x, y), expected, atol=1.5)
+
+
+def test_all_moves_are_one_matrix_the_product_of_the_single_ones():
+    height, width = 30, 40
+    together = augment.Affine(**{k: v for one in ONE.values() for k, v in one.items()})
+    order = ["shift", "rotation", "shear", "zoom", "flip_horizontal", "flip_vertical"]
+    for view in range(20):
+        draw = np.random.default_rng(view).uniform(-1, 1, 8)
+        product = np.eye(3)
+        for move in order:
+            single = augment.Affine(**ONE[move]).matrix(draw, height, width)
+            product = product @ np.vstack([single, [0, 0, 1]])
+        np.testing.assert_allclose(together.matrix(draw, height, width), product[:2], atol=1e-9)
+
+
+def test_zoom_and_shift_keep_to_their_ranges():
+    zoom, shift = augment.Affine(zoom=0.2), augment.Affine(shift=0.1)
+    for view in range(50):
+        draw = np.random.default_rng(view).uniform(-1, 1, 8)
+        scale = zoom.matrix(draw, 20, 20)[0, 0]
+        assert 0.8 <= scale <= 1.2
+        x, y = shift.matrix(draw, 20, 40)[:, 2]
+        assert abs(x) <= 4 and abs(y) <= 2
+
+
+def test_brightness_scales_and_never_wraps_around():
+    bright = np.full((4, 4, 1), 200, np.uint8)
+    moves = augment.Affine(brightness=(0.5, 2.0))
+    values = [int(moves.apply(bright, 0, view, 0)[0, 0, 0]) for view in range(60)]
+    assert min(values) < 120 and max(values) == 255 and min(values) >= 100
+
+
+def test_a_radiograph_turns_and_flips_and_nothing_else():
+    config = augment.radiograph().config()
+    assert config == {
+        "rotation": 30.0,
+        "flip_horizontal": True,
+        "flip_vertical": True,
+        "shear": 0.0,
+        "zoom": 0.0,
+        "shift": 0.0,
+        "brightness": [1.0, 1.0],
+        "fill": "nearest",
+    }
+    # The grey values of a uniform film stay what they are: brightness is off.
+    film = np.full((12, 12, 1), 91, np.uint8)
+    for view in range(10):
+        np.testing.assert_array_equal(augment.radiograph().apply(film, 0, view, 0), film)
+
+
+def test_the_other_moves_can_be_switched_on(picture):
+    plain = augment.radiograph(0, False, False)
+    for move in ({"shear": 10}, {"zoom": 0.3}, {"shift": 0.2}, {"brightness": [0.5, 0.9]}):
+        moved = augment.radiograph(0, False, False, **move)
+        assert not np.array_equal(moved.apply(picture, 0, 1, 2), plain.apply(picture, 0, 1, 2))
+
+
+def test_fill_says_what_lies_beyond_the_border():
+    film = np.full((20, 20, 1), 200, np.uint8)
+    black = augment.radiograph(30, fill="constant")
+    made = np.stack([black.apply(film, 0, view, 0) for view in range(5)])
+    assert (made == 0).any() and (made[:, 8:12, 8:12] == 200).all()
+
+
+def test_three_channels_move_together(picture):
+    colour = np.repeat(picture, 3, axis=2)
+    made = augment.radiograph().apply(colour, 0, 3, 1)
+    for channel in range(3):
+        np.testing.assert_array_equal(
+            made[:, :, channel], augment.radiograph().apply(picture, 0, 3, 1)[:, :, 0]
+        )

@@ -1,0 +1,358 @@
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from medkeras.errors import Diverged, UsageError
+from medkeras.preparation import augment
+from medkeras.training import checkpoint, features, loop
+
+pytestmark = pytest.mark.usefixtures("deterministic")
+
+STEPS = 6  # 16 training pictures in batches of 3
+RULES = loop.Rules(
+    epochs=8, patience=3, min_delta=0.02, plateau_patience=1, plateau_factor=0.5,
+    min_learning_rate=1e-4,
+)  # fmt: skip
+
+
+class Killed(Exception):
+    """Stands for a kill: nothing is saved after it."""
+
+
+@pytest.fixture(autouse=True)
+def step_by_step(monkeypatch):
+    """Runs one step a call of the graph, so that a test can stop at any of them."""
+    monkeypatch.setattr(loop, "CALL_SECONDS", 0.0)
+
+
+def trained(model, data, rules, folder=None, *, plain=False, hooks=None, **options):
+    feed = features.feed(model, data, plain=plain)
+    progress = loop.train(
+        feed, data, rules, seed=0, folder=folder, hooks=hooks or loop.Hooks(), **options
+    )
+    return progress, feed
+
+
+def everything(model):
+    return [variable.numpy().copy() for variable in model.variables]
+
+
+def equal(one, other):
+    assert len(one) == len(other)
+    for left, right in zip(one, other, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def stopped_after(calls):
+    """Hooks that ask to stop after some calls of the graph."""
+    left = [calls]
+
+    def stopped():
+        left[0] -= 1
+        return left[0] == 0
+
+    return loop.Hooks(stopped=stopped)
+
+
+def killed_after(epochs):
+    """Hooks that end everything when some epochs are over."""
+
+    def epoch(history, best):
+        if len(history) == epochs:
+            raise Killed
+
+    return loop.Hooks(epoch=epoch)
+
+
+@pytest.fixture
+def data(tiny_data):
+    return tiny_data(augment=augment.radiograph(), views=None, signal=3)
+
+
+@pytest.fixture
+def viewed(tiny_data):
+    return tiny_data(augment=augment.radiograph(), views=4, signal=3)
+
+
+# Resume.
+
+
+def test_the_rules_of_these_tests_are_all_at_work(tiny_model, data):
+    progress, _ = trained(tiny_model(learning_rate=0.2), data, RULES)
+    rates = [row["learning_rate"] for row in progress.history]
+    assert len(set(rates)) > 1, "the plateau fires"
+    assert len(rates) < RULES.epochs, "early stopping ends it"
+    assert 1 < progress.best_epoch < len(rates), "the best epoch is not the last"
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_an_interrupted_stage_goes_on_to_the_same_bits(tiny_model, data, viewed, tmp_path, frozen):
+    """Kills at an epoch's end, stops in the middle, in the last batch: one after the other."""
+    data = viewed if frozen else data
+    whole = tiny_model(frozen=frozen, learning_rate=0.2)
+    expected, feed = trained(whole, data, RULES)
+    assert isinstance(feed, features.Features if frozen else features.Pictures)
+
+    interruptions = [stopped_after(2), killed_after(1), stopped_after(STEPS), killed_after(4)]
+    for number, hooks in enumerate(interruptions):
+        # Another seed: what is not frozen comes from the state, nothing from the beginning.
+        seed = 0 if frozen else number
+        model = tiny_model(seed, frozen=frozen, learning_rate=0.2)
+        with pytest.raises((InterruptedError, Killed)):
+            trained(model, data, RULES, tmp_path, hooks=hooks)
+    model = tiny_model(seed, frozen=frozen, learning_rate=0.2)
+    progress, _ = trained(model, data, RULES, tmp_path)
+
+    assert progress == expected
+    equal(everything(model), everything(whole))
+
+
+def test_a_stop_at_the_very_end_can_be_resumed(tiny_model, viewed, tmp_path):
+    """After the last batch or epoch there is no further batch to look at, nor its view."""
+    rules = loop.Rules(2)
+    whole = tiny_model(frozen=True)
+    expected, _ = trained(whole, viewed, rules)
+    for hooks in (stopped_after(2 * STEPS), killed_after(2)):
+        with pytest.raises((InterruptedError, Killed)):
+            trained(tiny_model(frozen=True), viewed, rules, tmp_path, hooks=hooks)
+    model = tiny_model(frozen=True)
+    progress, _ = trained(model, viewed, rules, tmp_path)
+    assert progress == expected
+    equal(everything(model), everything(whole))
+
+
+def test_a_finished_stage_is_loaded_and_not_trained(tiny_model, data, tmp_path):
+    whole = tiny_model()
+    expected, _ = trained(whole, data, RULES, tmp_path)
+    before = (tmp_path / checkpoint.FILE).read_bytes()
+    model, steps = tiny_model(seed=3), []
+    hooks = loop.Hooks(step=lambda *numbers: steps.append(numbers))
+    progress, _ = trained(model, data, RULES, tmp_path, hooks=hooks)
+    assert steps == [] and progress == expected
+    equal([v.numpy() for v in model.weights], [v.numpy() for v in whole.weights])
+    assert (tmp_path / checkpoint.FILE).read_bytes() == before
+
+
+def test_the_stage_after_a_loaded_one_starts_from_the_same_random_state(tiny_model, data, tmp_path):
+    """Dropout's seeds have moved on in stage 1; a resumed run must find them moved."""
+    whole = tiny_model()
+    trained(whole, data, RULES, tmp_path)
+    model = tiny_model()
+    trained(model, data, RULES, tmp_path)
+    second = [trained(one, data, loop.Rules(2), stage=2)[0] for one in (whole, model)]
+    assert second[0] == second[1]
+    equal(everything(model), everything(whole))
+
+
+def test_a_damaged_state_costs_one_epoch_and_no_bits(tiny_model, data, tmp_path):
+    whole = tiny_model()
+    expected, _ = trained(whole, data, RULES)
+    with pytest.raises(Killed):
+        trained(tiny_model(), data, RULES, tmp_path, hooks=killed_after(3))
+    file = tmp_path / checkpoint.FILE
+    file.write_bytes(file.read_bytes()[:-100])
+    model = tiny_model()
+    progress, _ = trained(model, data, RULES, tmp_path)
+    assert progress == expected
+    equal(everything(model), everything(whole))
+
+
+def test_the_number_of_steps_a_call_changes_nothing(tiny_model, data, monkeypatch):
+    one, many = tiny_model(), tiny_model()
+    first, _ = trained(one, data, RULES)
+    monkeypatch.setattr(loop, "CALL_SECONDS", 100.0)
+    second, _ = trained(many, data, RULES)
+    assert first == second
+    equal(everything(one), everything(many))
+
+
+def test_state_is_saved_inside_a_long_epoch(tiny_model, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+
+    def step(batch, batches, epoch):
+        if batch == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        trained(tiny_model(), data, RULES, tmp_path, hooks=loop.Hooks(step=step))
+    assert checkpoint.load(tmp_path)[1]["batch"] == 3
+
+
+# What a stage does.
+
+
+def test_every_batch_is_one_optimizer_step(tiny_model, data):
+    model = tiny_model()
+    trained(model, data, loop.Rules(3, patience=None, plateau_patience=None))
+    assert int(model.optimizer.iterations.numpy()) == 3 * STEPS
+
+
+def test_an_epoch_shows_every_picture_once_in_its_order(tiny_model, data, monkeypatch):
+    from medkeras.preparation import pipeline
+
+    seen = []
+    feed = features.feed(tiny_model(), data)
+    train = feed.train
+    monkeypatch.setattr(
+        feed, "train", lambda rows, epoch: seen.append((epoch, rows)) or train(rows, epoch)
+    )
+    loop.train(feed, replace(data, workers=1), loop.Rules(2), seed=0, stage=2)
+    for epoch in (0, 1):
+        # The pipeline looks at its first batch twice, for the shapes.
+        rows = [rows for at, rows in seen[1:] if at == epoch]
+        np.testing.assert_array_equal(np.concatenate(rows), pipeline.order(16, 0, 2, epoch))
+
+
+def test_it_learns(tiny_model, tiny_data):
+    progress, _ = trained(tiny_model(dropout=0), tiny_data(pictures=48), loop.Rules(12))
+    assert progress.history[-1]["loss"] < 0.7 * progress.history[0]["loss"]
+
+
+def test_the_best_weights_are_left_in_the_model(tiny_model, data):
+    model = tiny_model(learning_rate=0.2)
+    progress, _ = trained(model, data, loop.Rules(3, min_delta=0.0))
+    assert progress.best_epoch < 3, "else this test shows nothing"
+    losses = [row["val_loss"] for row in progress.history]
+    assert progress.best == min(losses) == losses[progress.best_epoch - 1]
+    found = model.evaluate(data.val.pictures().astype("float32"), data.val.labels, verbose=0)
+    np.testing.assert_allclose(found[0], progress.best, rtol=1e-5)
+
+
+def test_mode_max_keeps_the_largest(tiny_model, data):
+    rules = loop.Rules(4, monitor="val_loss", mode="max", min_delta=0.0)
+    progress, _ = trained(tiny_model(), data, rules)
+    assert progress.best == max(row["val_loss"] for row in progress.history)
+    assert loop.Rules(1, mode="max").better(0.6, 0.5) and not loop.Rules(1).better(0.6, 0.5)
+
+
+def test_less_than_min_delta_is_no_improvement():
+    rules = loop.Rules(1, min_delta=0.1)
+    assert rules.better(0.8, 1.0) and not rules.better(0.95, 1.0) and rules.better(9.0, None)
+
+
+def test_early_stopping_waits_for_its_patience(tiny_model, data):
+    progress, _ = trained(tiny_model(), data, loop.Rules(20, patience=2, min_delta=10.0))
+    assert len(progress.history) == 3 and progress.best_epoch == 1
+
+
+def test_without_patience_all_epochs_run(tiny_model, data):
+    rules = loop.Rules(4, patience=None, min_delta=10.0, plateau_patience=None)
+    progress, _ = trained(tiny_model(), data, rules)
+    assert [row["learning_rate"] for row in progress.history] == pytest.approx([0.01] * 4)
+
+
+def test_a_plateau_lowers_the_rate_down_to_its_floor(tiny_model, data):
+    rules = loop.Rules(
+        7, patience=None, min_delta=10.0, plateau_patience=2, plateau_factor=0.1,
+        min_learning_rate=5e-4,
+    )  # fmt: skip
+    model = tiny_model()
+    progress, _ = trained(model, data, rules)
+    rates = [row["learning_rate"] for row in progress.history]
+    assert rates == pytest.approx([1e-2] * 3 + [1e-3] * 2 + [5e-4] * 2)
+    assert float(model.optimizer.learning_rate) == pytest.approx(5e-4)
+
+
+def test_a_plateau_that_can_never_fire_is_refused(tiny_model, data):
+    for floor in (1e-2, 1.0):
+        with pytest.raises(UsageError, match="never lower"):
+            trained(tiny_model(), data, loop.Rules(1, min_learning_rate=floor))
+    with pytest.raises(Killed):  # without a plateau the floor says nothing
+        rules = loop.Rules(1, min_learning_rate=1.0, plateau_patience=None)
+        trained(tiny_model(), data, rules, hooks=killed_after(1))
+
+
+def test_an_unknown_monitor_is_refused_with_the_known(tiny_model, data):
+    with pytest.raises(UsageError, match="val_auc.*loss, accuracy, val_loss, val_accuracy"):
+        trained(tiny_model(), data, loop.Rules(1, monitor="val_auc"))
+
+
+def test_an_unknown_mode_is_refused(tiny_model, data):
+    with pytest.raises(UsageError, match="mode"):
+        trained(tiny_model(), data, loop.Rules(1, mode="maximum"))
+
+
+def finite(arrays):
+    return all(np.isfinite(array).all() for name, array in arrays.items())
+
+
+def poisoned(epoch_of_poison, model):
+    """Hooks that spoil a weight when an epoch is over."""
+
+    def epoch(history, best):
+        if len(history) == epoch_of_poison:
+            model.get_layer("logits").kernel.assign(np.full((8, 1), np.nan))
+
+    return loop.Hooks(epoch=epoch)
+
+
+def test_a_loss_that_is_not_finite_ends_the_stage_and_keeps_the_last_good_state(
+    tiny_model, data, tmp_path
+):
+    model = tiny_model()
+    with pytest.raises(Diverged, match="stage 1, epoch 3, batch 1.*0.01"):
+        trained(model, data, loop.Rules(5), tmp_path, hooks=poisoned(2, model))
+    arrays, progress = checkpoint.load(tmp_path)
+    assert progress["epoch"] == 2 and finite(arrays)
+
+
+def test_weights_that_blow_up_in_the_last_batch_are_never_the_best(
+    tiny_model, data, tmp_path, monkeypatch
+):
+    """The accuracy of NaN is a number; the loss behind it is not."""
+    model = tiny_model()
+
+    def step(batch, batches, epoch):
+        if epoch == 1 and batch == batches:
+            model.get_layer("logits").kernel.assign(np.full((8, 1), np.nan))
+
+    rules = loop.Rules(4, monitor="val_accuracy", mode="max", min_delta=-1.0)
+    with pytest.raises(Diverged):
+        trained(model, data, rules, tmp_path, hooks=loop.Hooks(step=step))
+    arrays, progress = checkpoint.load(tmp_path)
+    assert progress["epoch"] == 1 and finite(arrays)
+
+
+def test_class_weights_are_sample_weights(tiny_model, tiny_data):
+    data = tiny_data()
+    weights = [0.5, 2.5]
+    ours, keras_own = tiny_model(dropout=0), tiny_model(dropout=0)
+    rules = loop.Rules(1, patience=None, plateau_patience=None)
+    progress, _ = trained(ours, data, rules, class_weight=weights)
+
+    from medkeras.preparation import pipeline
+
+    order = pipeline.order(len(data.train), 0, 1, 0)
+    labels = data.train.labels[order]
+    fitted = keras_own.fit(
+        data.train.pictures(order).astype("float32"),
+        labels,
+        sample_weight=np.take(weights, labels),
+        batch_size=data.batch_size,
+        shuffle=False,
+        verbose=0,
+    )
+    assert progress.history[0]["loss"] == pytest.approx(fitted.history["loss"][0], rel=1e-5)
+    for one, other in zip(ours.weights, keras_own.weights, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), atol=1e-6)
+    plain, _ = trained(tiny_model(dropout=0), data, rules)
+    assert plain.history[0]["loss"] != pytest.approx(progress.history[0]["loss"], rel=1e-2)
+
+
+def test_validation_is_not_weighted(tiny_model, tiny_data):
+    data = tiny_data()
+    model = tiny_model(dropout=0)
+    progress, _ = trained(model, data, loop.Rules(1), class_weight=[0.1, 9.0])
+    pictures = data.val.pictures().astype("float32")
+    found = model.evaluate(pictures, data.val.labels, verbose=0)
+    assert progress.history[0]["val_loss"] == pytest.approx(found[0], rel=1e-5)
+
+
+def test_three_classes_train_too(tiny_model, tiny_data):
+    data = tiny_data(classes=3, pictures=36)
+    progress, _ = trained(tiny_model(outputs=3), data, loop.Rules(1), class_weight=[1, 1, 2])
+    assert np.isfinite(progress.best) and isinstance(
+        tiny_model(outputs=3).loss, keras.losses.SparseCategoricalCrossentropy
+    )
