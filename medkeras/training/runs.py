@@ -365,17 +365,25 @@ class Run:
         runs = self.project / "saved_models" / self.experiment
         if flags.out:
             folder = Path(flags.out).resolve()
-            begun = (folder / "status.json").exists()
+            begun = _holds_a_run(folder)
             if begun and not flags.resume:
                 raise UsageError(f"{folder} holds a run: add --resume, or choose another --out")
-            if not begun and folder.is_dir() and any(folder.iterdir()):
+            used = folder.is_dir() and any(folder.iterdir())
+            if used and not (folder / "status.json").exists():
                 raise UsageError(f"{folder} is not empty and holds no run: choose another --out")
             return folder, begun
         if flags.resume:
-            begun = sorted(path.parent for path in runs.glob("*/status.json"))
+            begun = sorted(path for path in runs.glob("*") if _holds_a_run(path))
             if begun:
                 return begun[-1], True
         return runs / f"{_now('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}", False
+
+
+def _holds_a_run(folder) -> bool:
+    """Says whether there is something to lose: not where a run failed before it trained."""
+    status = _read_json(folder / "status.json").get("status")
+    trained = (folder / "checkpoint").exists() or (folder / "tuning").exists()
+    return status is not None and (status != "failed" or trained)
 
 
 def permuted(table, seed) -> pd.DataFrame:

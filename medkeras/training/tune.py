@@ -13,7 +13,7 @@ import keras
 import keras_tuner
 import pandas as pd
 
-from medkeras.errors import MedkerasError, UsageError
+from medkeras.errors import Interrupted, MedkerasError, UsageError
 from medkeras.files import atomic
 from medkeras.training import board, features, fit, loop
 
@@ -110,7 +110,10 @@ class _Sweep:
             f"sweep: {self.run.flags.tune} trials ({self.run.flags.tuner}) of stage one by "
             f"{self.rules.monitor}, on training and validation pictures only"
         )
-        tuner.search()
+        try:
+            tuner.search()
+        except keras_tuner.errors.FatalError as fault:
+            raise fault.__cause__ from None
         trials = self._trials(tuner.oracle)
         atomic.write_csv(self.folder / "trials.csv", trials)
         done = trials[trials["status"] == "COMPLETED"]
@@ -159,6 +162,9 @@ class _Sweep:
             def run_trial(self, trial, *args, **kwargs):
                 try:
                     progress = sweep.train(trial)
+                except (OSError, Interrupted) as fault:
+                    # A signal or a full disk is no fault of the trial: it begins again.
+                    raise keras_tuner.errors.FatalError(str(fault)) from fault
                 except (MedkerasError, ValueError, MemoryError) as fault:
                     sweep.run.say(f"trial {trial.trial_id} failed: {fault}")
                     raise keras_tuner.errors.FailedTrialError(str(fault)) from fault
@@ -176,8 +182,9 @@ class _Sweep:
         }
         if self.run.flags.tuner == "hyperband":
             options["max_epochs"] = self.rules.epochs
-        options["max_trials"] = self.run.flags.tune
         oracle = ORACLES[self.run.flags.tuner](**options)
+        # Set, because Hyperband's own arguments have no number of trials.
+        oracle.max_trials = self.run.flags.tune
         return Tuner(
             oracle,
             self.build,
