@@ -15,13 +15,14 @@ from pathlib import Path
 
 # Read when TensorFlow starts, which is later than this.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import cv2
 import numpy as np
 import pandas as pd
 
 from medkeras.files import decode
+from medkeras.preparation import pipeline
+from medkeras.training import features
 
 
 class Clock:
@@ -76,6 +77,19 @@ def radiographs(folder, count, height, width, seed=0) -> pd.DataFrame:
     columns = ["image", "path", "patient", "label", "class", "split"]
     table = pd.DataFrame(rows, columns=columns)
     return table.assign(sha256=[decode.fingerprint(path) for path in table["image"]])
+
+
+def streamed(data, first, last):
+    """Streams the training batches of the epochs first..last-1, as `loop.train` does."""
+    feed, count, size = features.Pictures(None, data), len(data.train), data.batch_size
+    batches = -(-count // size)
+
+    def batch(step):
+        epoch, number = divmod(int(step), batches)
+        rows = pipeline.order(count, 0, 1, epoch)[number * size : (number + 1) * size]
+        return feed.train(rows, epoch), data.train.labels[rows]
+
+    return pipeline.stream(batch, first * batches, last * batches)
 
 
 def conclude(ours, theirs, goal, unit="CPU s", what="ratio"):

@@ -11,28 +11,13 @@ agree: correlation above 0.98 with the grey of Keras's, else the exit code is 1.
 
 import sys
 
-from _measure import Clock, conclude, flags, radiographs, workplace
-
 import keras
 import numpy as np
+from _measure import Clock, conclude, flags, radiographs, streamed, workplace
 
 from medkeras.preparation import pipeline
-from medkeras.training import features
 
 GOAL, BATCH, EPOCHS, AGREEMENT = 30, 32, 10, 0.98
-
-
-def epochs(data, first, last):
-    """Streams the training batches of the epochs first..last-1, as `loop.train` does."""
-    feed = features.Pictures(None, data)
-    batches = -(-len(data.train) // BATCH)
-
-    def batch(step):
-        epoch, number = divmod(int(step), batches)
-        rows = pipeline.order(len(data.train), 0, 1, epoch)[number * BATCH : (number + 1) * BATCH]
-        return feed.train(rows, epoch), data.train.labels[rows]
-
-    return pipeline.stream(batch, first * batches, last * batches)
 
 
 def consume(dataset):
@@ -44,9 +29,7 @@ def agreement(data, dataset):
     """Returns the least correlation of a picture with ours, for the pictures in order."""
     theirs = np.concatenate([pictures.numpy().mean(axis=-1) for pictures, _ in dataset])
     ours = data.train.pictures()[..., 0]
-    return min(
-        np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(ours, theirs, strict=True)
-    )
+    return min(np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(ours, theirs, strict=True))
 
 
 def main():
@@ -56,9 +39,9 @@ def main():
         table = radiographs(folder / "pictures", given.pictures, 1200, 1500)
         table = table.sort_values("path").assign(split="train")
         data = pipeline.images(table, shape, BATCH)
-        consume(epochs(data, 0, 1))
+        consume(streamed(data, 0, 1))
         with Clock() as ours:
-            seen = consume(epochs(data, 1, 1 + EPOCHS))
+            seen = consume(streamed(data, 1, 1 + EPOCHS))
         options = dict(image_size=shape[:2], batch_size=BATCH, verbose=False)
         read = keras.utils.image_dataset_from_directory
         dataset = read(folder / "pictures", seed=0, **options)

@@ -149,7 +149,7 @@ def tiny_model():
 
 @pytest.fixture
 def new_run(tmp_path):
-    """Makes a run in a folder, without a page: what `fit` and `tune` are given."""
+    """Makes or, with `--resume`, reopens a run in a folder, without a page: as `fit` has it."""
     from medkeras.training import commandline, runs
 
     def make(*argv, folder="run"):
@@ -157,7 +157,9 @@ def new_run(tmp_path):
         flags = commandline.parse("A page.", "page", argv)
         page = tmp_path / "experiments" / "page.py"
         run = runs.Run(page, flags, argv, "data/bone", None, 32)
-        run.folder.mkdir(parents=True, exist_ok=True)
+        if not run.resumed:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            run._status("running")
         run.terminal.folder = run.folder
         return run
 

@@ -18,7 +18,10 @@ def parser(doc: str, name: str) -> argparse.ArgumentParser:
         name: of the experiment, shown in the usage line.
     """
     made = argparse.ArgumentParser(
-        name, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+        name,
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # `merged` must know what was said
     )
     add = made.add_argument
     add("--data", metavar="DIR", help="folder of the pictures")
@@ -60,6 +63,8 @@ def parse(doc: str, name: str, argv: list[str]) -> argparse.Namespace:
             raise UsageError(f"--{flag} is not available yet")
     if flags.strategy == "multiworker":
         raise UsageError("--strategy multiworker is not available yet; mirrored is")
+    if not 0 <= flags.seed < 2**32:
+        raise UsageError(f"--seed {flags.seed}: expected 0..{2**32 - 1}")
     if flags.sample and flags.data:
         raise UsageError("--sample writes its own pictures: leave --data out")
     for pair in flags.set:
@@ -79,6 +84,8 @@ def merged(flags: argparse.Namespace, stored: dict, argv: list[str]) -> argparse
     Raises:
         UsageError: a flag that decides results was given another value.
     """
+    if not stored:  # killed before it was written down
+        return flags
     said = {word.split("=")[0].lstrip("-").replace("-", "_") for word in argv if word[:2] == "--"}
     for flag in KEPT_ON_RESUME:
         before = stored.get(flag)

@@ -53,6 +53,9 @@ def fit(model, data, run, *, epochs, class_weight=None, **rules) -> None:
             "feeding": feed.description,
         },
     )
+    # Only now: `build` declares its hyperparameters while it runs, defaults included.
+    if run.hyperparameters:
+        run.used("values", visible(run.hyperparameters))
     run.note(weights_origin=getattr(model, "weights_origin", "not stated"))
 
     before = len(run.history)  # epochs of the stages before
@@ -98,6 +101,11 @@ def fit(model, data, run, *, epochs, class_weight=None, **rules) -> None:
     )
     with atomic.writing(run.folder / "model.keras") as temporary:
         model.save(temporary)
+
+
+def visible(hp) -> dict:
+    """Returns the values of hyperparameters without those that KerasTuner keeps for itself."""
+    return {name: value for name, value in hp.values.items() if not name.startswith("tuner/")}
 
 
 def unfreeze(model, first: str):

@@ -106,6 +106,7 @@ def train(feed, data, rules, *, seed, stage=1, class_weight=None, folder=None, h
 
     Raises:
         Diverged: the loss is not finite; the last finite state is kept.
+        UsageError: the checkpoint is of another model.
         InterruptedError: `hooks.stopped()` said so, after the state was saved.
     """
     return _Stage(feed, data, rules, seed, stage, class_weight, folder, hooks or Hooks()).run()
@@ -262,8 +263,15 @@ class _Stage:
             # The next stage goes on with dropout's seeds, and without compiling with all of it.
             self.model.optimizer.build(self.model.trainable_variables)
         for group, variables in self._groups().items():
-            if group != "metrics" or not self.progress.finished:
+            if group == "metrics" and self.progress.finished:
+                continue
+            try:
                 checkpoint.restore(arrays, group, variables)
+            except ValueError as fault:
+                raise UsageError(
+                    f"{self.folder} holds the state of another model ({fault}): "
+                    "the page has changed since; start another run"
+                ) from fault
 
 
 def _graph(model, step):

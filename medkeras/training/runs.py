@@ -88,6 +88,7 @@ class Run:
         sample: whether the pictures are synthetic.
         weights: "auto", "imagenet", a file, or None for random.
         history: rows of the finished stages.
+        hyperparameters: `keras_tuner.HyperParameters` from `tune.choose`, or None.
     """
 
     def __init__(self, page, flags, argv, data, sample, sample_size):
@@ -105,6 +106,7 @@ class Run:
         self.data = Path(flags.data) if flags.data else default
         self._write_sample, self._sample_size = sample, flags.image_size or sample_size
         self.history, self.stages, self._signal, self._known = [], 0, None, None
+        self.hyperparameters = None
         self.terminal = terminal.Terminal()
 
     # What an experiment's page calls.
@@ -365,6 +367,8 @@ class Run:
         runs = self.project / "saved_models" / self.experiment
         if flags.out:
             folder = Path(flags.out).resolve()
+            if any(path.exists() and not path.is_dir() for path in [folder, *folder.parents]):
+                raise UsageError(f"--out {folder}: is a file, or lies below one")
             begun = _holds_a_run(folder)
             if begun and not flags.resume:
                 raise UsageError(f"{folder} holds a run: add --resume, or choose another --out")

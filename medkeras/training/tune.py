@@ -111,7 +111,7 @@ class _Sweep:
             f"{self.rules.monitor}, on training and validation pictures only"
         )
         try:
-            tuner.search()
+            tuner.search(verbose=0)
         except keras_tuner.errors.FatalError as fault:
             raise fault.__cause__ from None
         trials = self._trials(tuner.oracle)
@@ -150,7 +150,7 @@ class _Sweep:
             progress = loop.train(
                 feed, self.data, rules, seed=self.run.seed, class_weight=self.weights, hooks=hooks
             )
-        values = _visible(trial.hyperparameters)
+        values = fit.visible(trial.hyperparameters)
         chosen = "  ".join(f"{name} {_short(value)}" for name, value in values.items())
         self.run.say(f"{title}: {rules.monitor} {progress.best:.4f}  {chosen}")
         return progress
@@ -178,10 +178,12 @@ class _Sweep:
             "objective": keras_tuner.Objective(self.rules.monitor, self.rules.mode),
             "seed": self.run.seed,
             "hyperparameters": self.hp,
-            "max_consecutive_failed_trials": max(3, self.run.flags.tune),
+            # One more than there are: that all of them failed is said by `winner`.
+            "max_consecutive_failed_trials": self.run.flags.tune + 1,
         }
         if self.run.flags.tuner == "hyperband":
             options["max_epochs"] = self.rules.epochs
+            options["hyperband_iterations"] = self.run.flags.tune  # until there are enough trials
         oracle = ORACLES[self.run.flags.tuner](**options)
         # Set, because Hyperband's own arguments have no number of trials.
         oracle.max_trials = self.run.flags.tune
@@ -197,7 +199,7 @@ class _Sweep:
         """Writes a trial for TensorBoard's HParams tab."""
         writer = board.Board(self.run.folder / "tensorboard" / "trials" / trial.trial_id)
         scores = {f"trial/{self.rules.monitor}": progress.best}
-        writer.trial(trial.trial_id, _visible(trial.hyperparameters), scores)
+        writer.trial(trial.trial_id, fit.visible(trial.hyperparameters), scores)
         writer.close()
 
     def _trials(self, oracle):
@@ -209,7 +211,7 @@ class _Sweep:
                 "status": trial.status if finite or trial.status != "COMPLETED" else "FAILED",
                 "score": trial.score if finite else None,
                 "epochs": trial.hyperparameters.values.get("tuner/epochs", self.rules.epochs),
-                **_visible(trial.hyperparameters),
+                **fit.visible(trial.hyperparameters),
                 "reason": (trial.message or "").strip().splitlines()[-1:] or [""],
             }
             rows.append({**row, "reason": row["reason"][0]})
@@ -242,10 +244,6 @@ def _fingerprint(hp, space, data, run, rules, weights):
 
 def _fixed(pairs):
     return dict(pair.split("=", 1) for pair in pairs)
-
-
-def _visible(hp):
-    return {k: v for k, v in hp.values.items() if not k.startswith("tuner/")}
 
 
 def _short(value):
