@@ -1,10 +1,11 @@
 """Histograms for TensorBoard: ours against the callback's `histogram_freq=1`.
 
 The 21 million parameters of Xception under a head: Keras logs all weights each epoch; ours
-logs them all in the first epoch and the head alone in the others (the rest is frozen),
-with the gradients of the head's loss each time. The ratio is that of a first epoch, where both
-log the same weights and ours the gradients besides, best of three; the second ratio is that of
-ten epochs. Both event files are read back: every parameter must be counted in both, else the exit code is 1.
+logs them all in the first epoch and the head alone in the others (the rest is frozen), with
+the gradients of the head's loss each time. The ratio is that of a first epoch, best of three,
+where both log the same weights and ours the gradients besides; the second ratio is that of
+ten epochs. Both event files are read back: where they do not count every parameter, the exit
+code is 1.
 
     python benchmarks/histograms.py [--size 299] [--pictures 8]
 """

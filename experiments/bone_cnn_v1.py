@@ -50,6 +50,5 @@ def main(run):
 
 
 if __name__ == "__main__":
-    runs.start(
-        main, __doc__, data="data/bone", sample=partial(phantom.write, classes=phantom.CLASSES[:2])
-    )
+    two = partial(phantom.write, classes=("healthy", "fractured"), patients=480, difficulty=0.0)
+    runs.start(main, __doc__, data="data/bone", sample=two)

@@ -52,6 +52,5 @@ def main(run):
 
 
 if __name__ == "__main__":
-    runs.start(
-        main, __doc__, data="data/bone", sample=partial(phantom.write, classes=phantom.CLASSES[:2])
-    )
+    two = partial(phantom.write, classes=("healthy", "fractured"))
+    runs.start(main, __doc__, data="data/bone", sample=two, sample_size=48)

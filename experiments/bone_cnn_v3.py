@@ -50,4 +50,4 @@ def main(run):
 
 
 if __name__ == "__main__":
-    runs.start(main, __doc__, data="data/bone", sample=phantom.write, sample_size=64)
+    runs.start(main, __doc__, data="data/bone", sample=phantom.write, sample_size=48)
