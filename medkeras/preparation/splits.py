@@ -21,8 +21,9 @@ def by_patient(
 
     Patients that share a byte-identical picture (column `sha256`) count as one. Patients are
     ordered by a hash of seed and name, separately for each class (a patient with several
-    counts for the rarest), and the first ones become the test side, the next validation: the
-    order of the rows does not matter, and further patients move few of the others.
+    counts for the rarest). The first ones become the test side until it has its share of the
+    pictures, the next ones validation: the order of the rows does not matter, and further
+    patients move few of the others.
 
     A published split (column `split`) is honoured: its test side stays, and validation is
     cut from its training side unless it has one.
@@ -31,7 +32,7 @@ def by_patient(
         table: rows with `patient`, `label` and `class`; optionally `path`, `sha256`, `split`.
         seed: any whole number; the same one gives the same split.
         resplit: ignore a published split.
-        test: share of the patients on the test side, 0..1.
+        test: share of the pictures on the test side, 0..1, as near as whole patients allow.
         validation: share on the validation side, 0..1; of the training side where the test
             side is published.
 
@@ -106,22 +107,25 @@ def _assigned(table, groups, seed, shares):
     for group, found in labels.items():
         strata[min(found, key=rarest.index)].append(group)
 
-    sides = {}
+    sides, pictures = {}, groups.value_counts()
     for label in rarest:
         ordered = sorted(strata[label], key=lambda group: _key(seed, group))
         # Patients of a rarer class may have brought this one already.
         covered = {
             sides[group] for group in labels.index if group in sides and label in labels[group]
         }
-        sizes = {
-            side: max(round(share * len(ordered)), int(side not in covered))
-            for side, share in shares.items()
-        }
-        start = 0
-        for side, size in sizes.items():
-            sides.update(dict.fromkeys(ordered[start : start + size], side))
-            start += size
-        sides.update(dict.fromkeys(ordered[start:], "train"))
+        goal = pictures[ordered].sum()
+        for later, (side, share) in zip(range(len(shares), 0, -1), shares.items(), strict=True):
+            taken = 0
+            # One patient stays for each side that follows, training included.
+            while len(ordered) > later and (
+                (not taken and side not in covered)
+                or taken + pictures[ordered[0]] / 2 <= share * goal
+            ):
+                group = ordered.pop(0)
+                sides[group] = side
+                taken += pictures[group]
+        sides.update(dict.fromkeys(ordered, "train"))
     return sides
 
 

@@ -70,8 +70,11 @@ def test_the_order_of_the_rows_does_not_matter(table, random):
 def test_shares_hold_in_every_class():
     table = table_of({f"p{n}": [n % 3] * (1 + n % 4) for n in range(300)})
     divided = splits.by_patient(table, seed=0)
-    found = divided.drop_duplicates("patient").groupby(["class", "split"]).size().unstack()
-    assert found["test"].eq(15).all() and found["val"].eq(15).all() and found["train"].eq(70).all()
+    found = divided.groupby(["class", "split"]).size().unstack()
+    shares = found.div(found.sum(axis=1), axis=0)
+    # Within half of the largest patient, who has four of a class's 250 pictures.
+    assert shares["test"].sub(0.15).abs().le(2 / 250).all()
+    assert shares["val"].sub(0.15).abs().le(2 / 250).all()
 
 
 def test_seeds_give_other_splits_and_the_same_seed_the_same():
@@ -94,7 +97,7 @@ def test_three_patients_of_a_class_are_enough_and_two_are_not():
     plenty = {f"p{n}": [0] for n in range(20)}
     divided = splits.by_patient(table_of({**plenty, "a": [1], "b": [1, 1], "c": [1]}), seed=0)
     assert sorted(sides(divided)[patient] for patient in "abc") == ["test", "train", "val"]
-    with pytest.raises(DataError, match="c1: needs a patient on every side, has train 0"):
+    with pytest.raises(DataError, match="c1: needs a patient .* has train 1, val 1, test 0"):
         splits.by_patient(table_of({**plenty, "a": [1], "b": [1, 1]}), seed=0)
 
 

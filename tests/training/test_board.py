@@ -119,7 +119,7 @@ def watched(tiny_model, tiny_data, new_run, deterministic):
             ended(*args)
 
         run.epoch_ended = epoch_ended
-        fit.fit(model, data, run, epochs=2, class_weight=[1.0, 3.0], patience=None)
+        fit.fit(model, data, run, epochs=2, class_weight=[3.0, 1.0], patience=None)
         return model, data, events(run.folder / "tensorboard" / "train"), seen, run
 
     return make
@@ -160,7 +160,7 @@ def test_weights_biases_and_gradients_are_there_and_right(watched, frozen):
     assert len(probe) == 4
     pictures = data.train.view(probe, 0).astype("float32")
     labels = data.train.labels[probe].astype("float32")[:, None]
-    weights = np.where(labels > 0, 3.0, 1.0)[:, 0]
+    weights = np.where(labels > 0, 1.0, 3.0)[:, 0]
     for epoch, values in enumerate(seen, start=1):
         for variable, value in zip(model.weights, values, strict=True):
             variable.assign(value)

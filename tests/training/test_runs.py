@@ -105,9 +105,7 @@ def films(tmp_path):
 # Ends.
 
 
-def test_a_run_leaves_true_records_and_ends_with_its_folder(
-    start, phantom_folder, out, content_of
-):
+def test_a_run_leaves_true_records_and_ends_with_its_folder(start, phantom_folder, out, content_of):
     root = phantom_folder()
     before = content_of(root)
     code, said, _ = start("--data", root, "--out", out, "--seed", 3, "--set", "units=3")
