@@ -40,11 +40,13 @@ class DataError(MedkerasError):
 
     Args:
         problems: the faults, or one sentence.
+        table: what could be read all the same, so that its pictures are checked too.
     """
 
     exit_code = 3
 
-    def __init__(self, problems):
+    def __init__(self, problems, table=None):
+        self.table = table
         if isinstance(problems, str):
             problems = [Problem("", problems, "")]
         self.problems = list(problems)

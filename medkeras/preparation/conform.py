@@ -5,6 +5,9 @@ import numpy as np
 
 from medkeras.files import decode
 
+# Batches are made side by side; a second thread within a picture only spins.
+cv2.setNumThreads(1)
+
 # Part of every cache key and of `predictor.json`: raise "version" when the pixels change.
 CONFIG = {
     "version": 1,

@@ -78,8 +78,6 @@ def read(root) -> pd.DataFrame:
     paths = listing.pictures(root, problems, skip=("masks",))
     table, order = _layout(root)(root, paths, problems, notes)
     problems.extend(_class_problems(table, order, paths, root))
-    if problems:
-        raise DataError(problems)
 
     table["label"] = table["class"].map({name: label for label, name in enumerate(order)})
     table["image"] = [str(root / path) for path in table["path"]]
@@ -94,6 +92,8 @@ def read(root) -> pd.DataFrame:
         columns.append("mask")
     table = table[columns].reset_index(drop=True)
     table.attrs.update(notes=[note.as_dict() for note in notes], classes=list(order))
+    if problems:
+        raise DataError(problems, table)
     return table
 
 

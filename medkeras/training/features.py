@@ -20,6 +20,8 @@ from medkeras.files.places import cache_folder
 from medkeras.preparation import cache
 
 SETTLING_PICTURES = 32
+# Settings of a layer that change nothing of what it computes with weights that are given.
+NO_PART = ("_regularizer", "_initializer", "_constraint")
 _settled = {}  # statistics by trunk and data: the trials of a sweep share them
 
 
@@ -248,7 +250,7 @@ def _statistics(trunk, norms, pictures):
 
     # In a graph, which drops each activation after its last use; called directly, Keras
     # would keep all of them: 300 MB a picture for Xception.
-    @tf.function
+    @tf.function(autograph=False)
     def forward(x):
         trunk(x, training=True)
 
@@ -272,7 +274,9 @@ def fingerprint(trunk) -> str:
         wiring[position[id(node.operation)]].append([_named(value, position) for value in given])
     for number, operation in enumerate(trunk.operations):
         config = operation.get_config()
-        config = {k: v for k, v in config.items() if k not in ("name", "trainable")}
+        for setting in [*config]:
+            if setting in ("name", "trainable") or setting.endswith(NO_PART):
+                del config[setting]
         described = [type(operation).__name__, config, wiring[number]]
         digest.update(json.dumps(described, sort_keys=True, default=str).encode())
         for weight in getattr(operation, "weights", []):
@@ -291,7 +295,7 @@ def _named(value, position):
 def _forward(trunk):
     import tensorflow as tf
 
-    @tf.function(input_signature=[tf.TensorSpec(trunk.input.shape, tf.uint8)])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec(trunk.input.shape, tf.uint8)])
     def forward(pictures):
         return keras.tree.flatten(trunk(tf.cast(pictures, tf.float32), training=False))
 

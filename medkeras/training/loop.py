@@ -183,7 +183,8 @@ class _Stage:
                 f"rate {start:g}: the plateau could never lower it"
             )
         self.model.optimizer.build(self.model.trainable_variables)
-        self.model.test_on_batch(*pipeline.as_tensors(self._batch(self.feed.val, "val", [0])))
+        first = pipeline.as_tensors(self._batch(self.feed.val, "val", [0]))
+        self.model.distribute_strategy.run(self.model.test_step, args=(first,))
         self.model.reset_metrics()
 
     def _stream(self, first, last):
@@ -278,7 +279,7 @@ def _graph(model, step):
     """Makes a graph function that runs `count` steps on an iterator's batches."""
     import tensorflow as tf
 
-    step = tf.function(step, reduce_retracing=True, jit_compile=model.jit_compile)
+    step = tf.function(step, autograph=False, reduce_retracing=True, jit_compile=model.jit_compile)
 
     @tf.function(autograph=False, reduce_retracing=True)
     def run(iterator, count):

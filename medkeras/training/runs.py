@@ -138,7 +138,7 @@ class Run:
                 [Problem(str(self.data), "is not a folder", "check --data, or use --sample")]
             )
         with self.terminal.bar("checking pictures") as shown:
-            table = audit.checked(reader(self.data), self.skip_bad, shown)
+            table = self._checked(reader, shown)
         if self.flags.null_control:
             self.say("null control: labels are permuted by patient; nothing can be learned")
             table = permuted(table, self.seed)
@@ -153,6 +153,19 @@ class Run:
             + ", ".join(f"{count} {name}" for name, count in counts.items())
         )
         return table
+
+    def _checked(self, reader, shown):
+        try:
+            table = reader(self.data)
+        except DataError as layout:
+            # The pictures too, so that nobody mends the folders and then finds broken files.
+            if layout.table is not None and len(layout.table):
+                try:
+                    audit.checked(layout.table, progress=shown)
+                except DataError as pictures:
+                    raise DataError([*layout.problems, *pictures.problems]) from None
+            raise
+        return audit.checked(table, self.skip_bad, shown)
 
     @property
     def splitting(self) -> dict:
@@ -292,6 +305,8 @@ class Run:
         import tensorflow as tf
 
         self._status("running")
+        # A sweep makes graphs for every trial by design; TensorFlow takes it for a mistake.
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
         gpus = tf.config.list_physical_devices("GPU")
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)

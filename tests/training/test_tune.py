@@ -272,7 +272,14 @@ def stopped_in(run, trial):
     return train
 
 
-@pytest.mark.parametrize("tuner", ["random", "hyperband", "bayesian"])
+@pytest.mark.parametrize(
+    "tuner",
+    [
+        "random",
+        pytest.param("hyperband", marks=pytest.mark.slow),
+        pytest.param("bayesian", marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupted_sweep_goes_on_to_the_same_winner(
     build, data, new_run, tuner, trials, monkeypatch
 ):
