@@ -18,6 +18,7 @@ def test_a_recipe_holds_every_argument_but_the_weights():
             "classes": 1,
             "units": [8, 4],
             "dropout": 0.4,
+            "channels": None,
         },
     }
 
