@@ -6,27 +6,18 @@ status, a message and an exit code: 0 ok, 2 usage, 3 data problems, 4 resources,
 75 folder busy, 130 and 143 interrupted. The last line printed is the run folder.
 """
 
-import datetime
 import errno
 import inspect
-import json
 import logging
-import os
-import platform
-import secrets
 import signal
-import socket
 import sys
 import traceback
-from importlib import metadata
 from pathlib import Path
 
 import keras
-import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
-import medkeras
 from medkeras.errors import (
     Busy,
     DataError,
@@ -34,15 +25,11 @@ from medkeras.errors import (
     MedkerasError,
     Problem,
     ResourceError,
-    UsageError,
 )
 from medkeras.files import atomic
 from medkeras.files.places import cache_folder
-from medkeras.preparation import audit
-from medkeras.training import commandline, terminal
-
-PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "keras-tuner", "numpy", "pandas",
-            "scikit-learn", "opencv-python-headless", "pillow")  # fmt: skip
+from medkeras.preparation import audit, control
+from medkeras.training import commandline, environment, folder, terminal
 
 
 def start(main, doc, *, data, sample, sample_size=96, argv=None):
@@ -94,9 +81,10 @@ class Run:
     def __init__(self, page, flags, argv, data, sample, sample_size):
         self.experiment = page.stem
         self.project = page.parent.parent if page.parent.name == "experiments" else Path.cwd()
-        self.folder, self.resumed = self._place(flags)
+        runs = self.project / "saved_models" / self.experiment
+        self.folder, self.resumed = folder.place(runs, flags.out, flags.resume)
         if self.resumed:
-            stored = _read_json(self.folder / "environment.json").get("arguments", {})
+            stored = folder.read(self.folder / "environment.json").get("arguments", {})
             flags = commandline.merged(flags, stored, argv)
         self.flags, self.command = flags, commandline.command(argv, page)
         self.seed, self.skip_bad, self.workers = flags.seed, flags.skip_bad, flags.workers
@@ -141,7 +129,7 @@ class Run:
             table = self._checked(reader, shown)
         if self.flags.null_control:
             self.say("null control: labels are permuted by patient; nothing can be learned")
-            table = permuted(table, self.seed)
+            table = control.permuted(table, self.seed)
         skipped = table.attrs.get("skipped", [])
         if skipped:
             self.say(f"{len(skipped)} broken picture(s) left out (--skip-bad):")
@@ -200,7 +188,7 @@ class Run:
         if self.resumed and kept.exists():
             before = pd.read_csv(kept, dtype=str, keep_default_na=False)
             same = before.equals(table.astype(str).reset_index(drop=True))
-            stored = _read_json(self.folder / "environment.json").get("data", {})
+            stored = folder.read(self.folder / "environment.json").get("data", {})
             if not same or stored.get("fingerprint") != data.key:
                 raise DataError(
                     [
@@ -241,11 +229,11 @@ class Run:
 
     def used(self, name: str, value) -> None:
         """Records a value in `hyperparameters.json`."""
-        _update(self.folder / "hyperparameters.json", {name: value})
+        folder.update(self.folder / "hyperparameters.json", {name: value})
 
     def note(self, **facts) -> None:
         """Records facts in `environment.json`."""
-        _update(self.folder / "environment.json", facts)
+        folder.update(self.folder / "environment.json", facts)
 
     def stopping(self) -> bool:
         """Says whether a signal asked to stop."""
@@ -265,14 +253,14 @@ class Run:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            owner = _read_json(self.folder / "status.json")
+            owner = folder.read(self.folder / "status.json")
             terminal.error(
                 f"{self.folder} is being written by process {owner.get('pid', 'unknown')} on "
                 f"{owner.get('host', 'unknown')}"
             )
             return Busy.exit_code
         with lock:
-            if self.resumed and _read_json(self.folder / "status.json")["status"] == "finished":
+            if self.resumed and folder.read(self.folder / "status.json")["status"] == "finished":
                 self.say("the run is finished; there is nothing to resume")
                 code = 0
             else:
@@ -288,7 +276,7 @@ class Run:
         policy = keras.config.dtype_policy()
         try:
             self._begin()
-            with self._scope():
+            with environment.scope(self.flags.strategy):
                 main(self)
         except BaseException as fault:
             return self._failed(fault)
@@ -302,36 +290,16 @@ class Run:
                 signal.signal(number, handler)
 
     def _begin(self):
-        import tensorflow as tf
-
         self._status("running")
-        # A sweep makes graphs for every trial by design; TensorFlow takes it for a mistake.
-        logging.getLogger("tensorflow").setLevel(logging.ERROR)
-        gpus = tf.config.list_physical_devices("GPU")
-        for gpu in gpus:
-            tf.config.experimental.set_memory_growth(gpu, True)
-        if not gpus:
-            tf.config.experimental.enable_op_determinism()
-        keras.utils.set_random_seed(self.seed)
-        if self.flags.precision == "bfloat16":
-            keras.config.set_dtype_policy("mixed_bfloat16")
         self.note(
-            medkeras=medkeras.__version__,
-            python=platform.python_version(),
-            platform=platform.platform(),
-            packages=_versions(),
+            **environment.prepare(self.seed, self.flags.precision),
             seed=self.seed,
             command=self.command,
             arguments=vars(self.flags),
-            device=[gpu.name for gpu in gpus] or f"CPU, {os.cpu_count()} cores",
         )
 
-    def _scope(self):
-        import tensorflow as tf
-
-        if self.flags.strategy == "mirrored":
-            return tf.distribute.MirroredStrategy().scope()
-        return tf.distribute.get_strategy().scope()
+    def _status(self, status, **more):
+        folder.set_status(self.folder, status, **more)
 
     def _failed(self, fault):
         import tensorflow as tf
@@ -360,65 +328,6 @@ class Run:
         self._signal = number
         terminal.error("stopping after this batch; once more stops at once")
 
-    def _status(self, status, **more):
-        before = _read_json(self.folder / "status.json")
-        kept = {key: before[key] for key in ("started", "stage", "epoch") if key in before}
-        content = {
-            "status": status,
-            "reason": None,
-            "started": _now(),
-            "stage": None,
-            "epoch": None,
-            **kept,
-            "changed": _now(),
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            **more,
-        }
-        atomic.write_json(self.folder / "status.json", content)
-
-    def _place(self, flags):
-        """Chooses the run folder; says whether there is a run in it to go on with."""
-        runs = self.project / "saved_models" / self.experiment
-        if flags.out:
-            folder = Path(flags.out).resolve()
-            if any(path.exists() and not path.is_dir() for path in [folder, *folder.parents]):
-                raise UsageError(f"--out {folder}: is a file, or lies below one")
-            begun = _holds_a_run(folder)
-            if begun and not flags.resume:
-                raise UsageError(f"{folder} holds a run: add --resume, or choose another --out")
-            used = folder.is_dir() and any(folder.iterdir())
-            if used and not (folder / "status.json").exists():
-                raise UsageError(f"{folder} is not empty and holds no run: choose another --out")
-            return folder, begun
-        if flags.resume:
-            begun = sorted(path for path in runs.glob("*") if _holds_a_run(path))
-            if begun:
-                return begun[-1], True
-        return runs / f"{_now('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}", False
-
-
-def _holds_a_run(folder) -> bool:
-    """Says whether there is something to lose: not where a run failed before it trained."""
-    status = _read_json(folder / "status.json").get("status")
-    trained = (folder / "checkpoint").exists() or (folder / "tuning").exists()
-    return status is not None and (status != "failed" or trained)
-
-
-def permuted(table, seed) -> pd.DataFrame:
-    """Gives each patient the label of another, drawn at random: the null control.
-
-    Args:
-        table: from a reader.
-        seed: of the permutation.
-    """
-    firsts = table.groupby("patient", sort=True)[["label", "class"]].first()
-    shuffled = firsts.iloc[np.random.default_rng(seed).permutation(len(firsts))]
-    shuffled.index = firsts.index
-    result = table.copy()
-    result[["label", "class"]] = shuffled.loc[table["patient"]].to_numpy()
-    return result.astype({"label": "int64"})
-
 
 def _foreseen(fault, number, exhausted):
     if isinstance(fault, InterruptedError | KeyboardInterrupt):
@@ -428,31 +337,6 @@ def _foreseen(fault, number, exhausted):
     if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
         return ResourceError(f"no room left on the disk: {fault}; free some, then --resume")
     return fault
-
-
-def _update(path, facts):
-    atomic.write_json(path, _read_json(path) | facts)
-
-
-def _read_json(path):
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-
-
-def _versions():
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _now(form="%Y-%m-%dT%H:%M:%SZ"):
-    return datetime.datetime.now(datetime.UTC).strftime(form)
 
 
 def _signals():

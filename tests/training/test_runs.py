@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from medkeras.preparation import control
 from medkeras.training import fit, runs
 
 PAGE = '''"""Does a small page run?
@@ -425,16 +426,16 @@ def test_the_null_control_permutes_patients_and_keeps_their_pictures_together():
         {"patient": patient, "label": label, "class": [f"class{n}" for n in label], "x": 1}
     )
     table.attrs["notes"] = ["kept"]
-    made = runs.permuted(table.sample(frac=1, random_state=2), seed=1).sort_index()
+    made = control.permuted(table.sample(frac=1, random_state=2), seed=1).sort_index()
     assert made.groupby("patient")["label"].nunique().max() == 1
     assert (made["class"] == [f"class{n}" for n in made["label"]]).all()
     firsts = [one.groupby("patient")["label"].first() for one in (table, made)]
     assert sorted(firsts[0]) == sorted(firsts[1]), "as many patients of each class as before"
     assert (firsts[0] != firsts[1]).mean() > 0.4
     assert made.attrs == table.attrs and made["label"].dtype == np.int64
-    same = runs.permuted(table, seed=1)
+    same = control.permuted(table, seed=1)
     pd.testing.assert_frame_equal(same, made)
-    assert (runs.permuted(table, seed=2)["label"] != same["label"]).any()
+    assert (control.permuted(table, seed=2)["label"] != same["label"]).any()
 
 
 def test_the_null_control_is_recorded(start, out, phantom_folder):
