@@ -36,13 +36,21 @@ class Histograms:
         ]
         self.description = f"training loss on the first {len(probe[1])} training pictures, view 0"
 
+        strategy = trained.distribute_strategy
+
         def gradients(x, y, weight=None):
             with tf.GradientTape() as tape:
                 logits = trained(x, training=False)
                 loss = trained.compute_loss(x, y, logits, sample_weight=weight, training=False)
+                # Keras divides a replica's loss by their number; each sees the whole batch here.
+                loss = loss * strategy.num_replicas_in_sync
             return tape.gradient(loss, [v.value for v in trained.trainable_variables])
 
-        self._gradients = tf.function(gradients)
+        def of_one_replica(*batch):
+            found = strategy.run(gradients, args=batch)
+            return [strategy.experimental_local_results(gradient)[0] for gradient in found]
+
+        self._gradients = tf.function(of_one_replica, autograph=False)
 
     def write(self, epoch: int, first: bool) -> None:
         """Writes one epoch.

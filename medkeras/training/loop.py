@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
+import keras
 import numpy as np
 
 from medkeras.errors import Diverged, UsageError
@@ -142,11 +143,12 @@ class _Stage:
         first = self.progress.epoch * self.batches + self.progress.batch
         last = self.rules.epochs * self.batches
         # Stopped in the last batch, or killed just before the end: there is none left.
-        steps = iter(self._stream(first, last) if first < last else [])
+        spread = self.model.distribute_strategy.experimental_distribute_dataset
+        steps = iter(spread(self._stream(first, last)) if first < last else [])
         train_steps = _graph(self.model, self.model.train_step)
         test_steps = _graph(self.model, self.model.test_step)
         val_batches = -(-len(self.data.val) // self.data.batch_size)
-        val = pipeline.stream(self._validation_batch, 0, val_batches)
+        val = spread(pipeline.stream(self._validation_batch, 0, val_batches))
         call, saved_at = 1, time.monotonic()
         while self.progress.epoch < self.rules.epochs and not self._waited_enough():
             if self.progress.batch == 0:
@@ -176,7 +178,7 @@ class _Stage:
 
     def _build(self):
         """Makes the variables that Keras makes at the first batch: slots and metrics."""
-        start = float(self.model.optimizer.learning_rate)
+        start = self._rate()
         if self.rules.plateau_patience is not None and self.rules.min_learning_rate >= start:
             raise UsageError(
                 f"min_learning_rate {self.rules.min_learning_rate:g} is not below the learning "
@@ -214,7 +216,7 @@ class _Stage:
         progress, rules = self.progress, self.rules
         if rules.monitor not in row:
             raise UsageError(f"monitor {rules.monitor!r} is not one of {', '.join(row)}")
-        rate = float(self.model.optimizer.learning_rate)
+        rate = self._rate()
         head = {"stage": self.stage, "epoch": progress.epoch + 1, "learning_rate": rate}
         progress.history.append(head | row)
         # The accuracy of NaN is a number, so the losses are looked at in any case.
@@ -234,6 +236,9 @@ class _Stage:
         progress.epoch, progress.batch = progress.epoch + 1, 0
         self._save()
 
+    def _rate(self):
+        return float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
     def _waited_enough(self):
         return self.rules.patience is not None and self.progress.waited >= self.rules.patience
 
@@ -242,7 +247,7 @@ class _Stage:
             raise Diverged(
                 f"{name} is {float(value)} in stage {self.stage}, epoch {self.progress.epoch + 1}, "
                 f"batch {self.progress.batch}, learning rate "
-                f"{float(self.model.optimizer.learning_rate):g}; a lower one may help"
+                f"{self._rate():g}; a lower one may help"
             )
 
     def _groups(self):
