@@ -52,5 +52,5 @@ def main(run):
 
 
 if __name__ == "__main__":
-    two = partial(phantom.write, classes=("healthy", "fractured"), difficulty=0.0)
+    two = partial(phantom.write, classes=("healthy", "fractured"), patients=160, difficulty=0.0)
     runs.start(main, __doc__, data="data/bone", sample=two, sample_size=48)
