@@ -4,6 +4,7 @@ Never a silent fallback: "auto" says aloud that it starts from random weights.
 """
 
 import hashlib
+import json
 import logging
 import os
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 import keras
 
 from medkeras.errors import ResourceError, UsageError
+from medkeras.models import recipe
 
 SOURCE = "https://storage.googleapis.com/tensorflow/keras-applications/"
 _TIMEOUT = 20  # seconds; a firewall that drops packets would otherwise hang the run for ever
@@ -45,7 +47,8 @@ def load(trunk, name, weights) -> str:
         weights: see `transfer.backbone`.
 
     Returns:
-        Where they came from: "random", "imagenet", or "file NAME sha256 HASH".
+        Where they came from: "random", "imagenet", "file NAME sha256 HASH", or
+        "run NAME sha256 HASH".
 
     Raises:
         UsageError: the file cannot be used.
@@ -55,6 +58,8 @@ def load(trunk, name, weights) -> str:
         return "random"
     if weights not in ("auto", "imagenet"):
         path = Path(weights)
+        if (path / "predictor.json").is_file():
+            return f"run {path.name} sha256 {_load_run(trunk, path)}"
         return f"file {path.name} sha256 {_load_file(trunk, name, path)}"
     try:
         _load_file(trunk, name, _imagenet(name))
@@ -90,6 +95,24 @@ def _load_file(trunk, name, path):
         reason = " ".join(str(fault).split())[:300]
         raise refuse(f"does not fit ({reason})") from fault
     return digest
+
+
+def _load_run(trunk, folder):
+    """Copies a finished run's weights into the backbone; returns the SHA-256 of its model."""
+    recorded = json.loads((folder / "predictor.json").read_text(encoding="utf-8"))["recipe"]
+    model = recipe.rebuild(recorded)
+    model.load_weights(folder / "model.keras")
+    trained = {layer.name: layer.get_weights() for layer in model.layers}
+    for layer in trunk.layers:
+        shapes = [tuple(weight.shape) for weight in layer.weights]
+        if shapes and shapes != [array.shape for array in trained.get(layer.name, [])]:
+            raise UsageError(
+                f"run {folder}: its {recorded['function']} has no layer {layer.name} of these "
+                "shapes; start from a run with the same backbone, not cut"
+            )
+        layer.set_weights(trained[layer.name] if shapes else [])
+    with (folder / "model.keras").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _imagenet(name):

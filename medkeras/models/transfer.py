@@ -171,8 +171,9 @@ def backbone(name, *args, **kwargs):
         pooling: "avg", "max" (global) or "flatten".
         cut: name of the backbone layer whose output feeds the head; None for the last.
         weights: "imagenet" (Keras's cache or the network, else an error), "auto" (the same,
-            else a warning and random weights), None or "none" (random), or the path of a
-            weights file of this backbone without top (`.weights.h5`, or Keras 2's `.h5`).
+            else a warning and random weights), None or "none" (random), the path of a
+            weights file of this backbone without top (`.weights.h5`, or Keras 2's `.h5`), or
+            the folder of a run with this backbone.
 
     Returns:
         An uncompiled functional model, raw pixels (batch, *image_shape) in, logits

@@ -35,7 +35,7 @@ def parser(doc: str, name: str) -> argparse.ArgumentParser:
     add("--folds", type=positive, metavar="K", help="cross-validation (not available yet)")
     add("--workers", type=positive, default=2, metavar="N", help="batches made at a time")
     add("--resume", action="store_true", help="start, continue, or exit 0 where finished")
-    add("--weights", default="auto", metavar="auto|imagenet|none|FILE", help="of the backbone")
+    add("--weights", default="auto", metavar="auto|imagenet|none|FILE|RUN", help="of the backbone")
     add("--sample", action="store_true", help="write and use synthetic pictures")
     add("--skip-bad", action="store_true", help="leave broken pictures out, and count them")
     add("--resplit", action="store_true", help="ignore a published split")

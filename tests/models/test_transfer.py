@@ -441,3 +441,22 @@ def test_the_addresses_are_those_of_keras(name, monkeypatch):
     # MobileNetV2 has a file for each size; the one for 224 serves them all.
     assert asked["url"].replace("_1.0_96_", "_1.0_224_") == pretrained.SOURCE + path
     assert asked["md5"] == md5
+
+
+def test_a_run_gives_its_backbone_to_the_next(tmp_path):
+    keras.utils.set_random_seed(1)
+    first = transfer.mobilenet_v2((32, 32, 1), 3, units=4, weights=None)
+    recorded = {"recipe": first.recipe}
+    (tmp_path / "predictor.json").write_text(json.dumps(recorded), encoding="utf-8")
+    first.save(tmp_path / "model.keras")
+    keras.utils.set_random_seed(2)
+    second = transfer.mobilenet_v2((32, 32, 1), 1, weights=str(tmp_path))
+    assert second.weights_origin.startswith(f"run {tmp_path.name} sha256 ")
+    for layer in second.layers:
+        if layer.weights and layer.name != "logits":
+            for ours, theirs in zip(
+                layer.weights, first.get_layer(layer.name).weights, strict=True
+            ):
+                np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    with pytest.raises(UsageError, match="same backbone"):
+        transfer.vgg16((32, 32, 1), weights=str(tmp_path))
