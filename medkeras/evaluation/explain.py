@@ -113,10 +113,10 @@ def grad_cam(model, data, run, layer=None, most=24, backend="medkeras") -> Galle
         run.seed,
     )
     _write(folder, items, raw, scores)
-    panels = board.Board(run.folder / "tensorboard" / "explanations")
+    writer = board.Board(run.folder / "tensorboard" / "explanations")
     for item in items:
-        panels.picture(0, f"Grad-CAM/{item.file[:-4]}", item.png, f"answered {item.predicted}")
-    panels.close()
+        writer.picture(0, f"Grad-CAM/{item.file[:-4]}", item.png, f"answered {item.predicted}")
+    writer.close()
     return Gallery(layer, items, scores)
 
 

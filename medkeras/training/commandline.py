@@ -58,9 +58,8 @@ def parse(doc: str, name: str, argv: list[str]) -> argparse.Namespace:
         SystemExit: 2 on an unknown flag, 0 after `--help`.
     """
     flags = parser(doc, name).parse_args(argv)
-    for flag in ("folds",):
-        if getattr(flags, flag):
-            raise UsageError(f"--{flag} is not available yet")
+    if flags.folds:
+        raise UsageError("--folds is not available yet")
     if flags.strategy == "multiworker":
         raise UsageError("--strategy multiworker is not available yet; mirrored is")
     if not 0 <= flags.seed < 2**32:

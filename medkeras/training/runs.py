@@ -31,6 +31,8 @@ from medkeras.files.places import cache_folder
 from medkeras.preparation import audit, control
 from medkeras.training import commandline, environment, folder, terminal
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 def start(main, doc, *, data, sample, sample_size=96, argv=None):
     """Runs an experiment from the command line and exits.
@@ -272,7 +274,7 @@ class Run:
         self.terminal.folder = self.folder
         spoken = terminal.Spoken(self.terminal)
         logging.getLogger("medkeras").addHandler(spoken)
-        handlers = {number: signal.signal(number, self._stop) for number in _signals()}
+        handlers = {number: signal.signal(number, self._stop) for number in SIGNALS}
         policy = keras.config.dtype_policy()
         try:
             self._begin()
@@ -337,7 +339,3 @@ def _foreseen(fault, number, exhausted):
     if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
         return ResourceError(f"no room left on the disk: {fault}; free some, then --resume")
     return fault
-
-
-def _signals():
-    return (signal.SIGINT, signal.SIGTERM)
