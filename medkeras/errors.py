@@ -54,6 +54,12 @@ class DataError(MedkerasError):
         super().__init__("\n".join(lines))
 
 
+class Leaking(MedkerasError):
+    """The null control found something where there is nothing to find."""
+
+    exit_code = 3
+
+
 class ResourceError(MedkerasError):
     """Not enough disk or memory."""
 

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {
+    "audit": ["--size", "64", "--pictures", "100"],
     "augmentation": ["--size", "48", "--pictures", "8"],
     "augmented_input": ["--size", "64", "--pictures", "8"],
     "frozen_features": ["--size", "71", "--pictures", "8"],

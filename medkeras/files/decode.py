@@ -1,7 +1,10 @@
 """Foreign picture files to arrays: every pixel decoded, or a named refusal.
 
-The checks on bytes (`decode`) stand apart from the reading (`picture`), need nothing but
-Pillow and NumPy, and exchange plain values: they can run in a child process as they are.
+`picture` reads a file here and decodes its bytes in a child process, which answers to `task`;
+`decode` is the same in this process, for bytes that medkeras wrote itself.
+
+Bit rot that leaves a JPEG decodable cannot be seen in its pixels: libjpeg's warnings do not
+come through Pillow. It changes `fingerprint`, which every run keeps of its pictures.
 """
 
 import hashlib
@@ -15,22 +18,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-MAX_PIXELS = 40_000_000
-MAX_BYTES = 512 * 2**20
-SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG"}
+from medkeras.files import child
+from medkeras.files.foreign import MAX_BYTES, MAX_PIXELS, Unreadable, named, refuse_lost
 
-# What files that are no JPEG or PNG begin with, and how to call them.
-SIGNATURES = (
-    (b"GIF8", "a GIF"),
-    (b"BM", "a BMP"),
-    (b"II*\0", "a TIFF"),
-    (b"MM\0*", "a TIFF"),
-    (b"%PDF", "a PDF"),
-    (b"PK\x03\x04", "a zip archive"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"\x93NUMPY", "a NumPy array"),
-    (b"\x89HDF", "an HDF5 file"),
-)
+SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG"}
 
 # EXIF orientation to the turn or flip that sets the picture upright (EXIF 2.32, tag 274).
 UPRIGHT = {
@@ -42,20 +33,6 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class Unreadable(ValueError):
-    """A file that gives no picture.
-
-    Args:
-        reason: what was found.
-        remedy: what the user can do about it.
-    """
-
-    def __init__(self, reason: str, remedy: str):
-        super().__init__(reason)
-        self.reason = reason
-        self.remedy = remedy
 
 
 @dataclass(frozen=True)
@@ -83,7 +60,26 @@ def picture(path) -> Decoded:
     Raises:
         Unreadable: not a whole, still, opaque JPEG or PNG of at most 40 million pixels.
     """
-    return decode(read_bytes(path), Path(path).suffix)
+    facts, (pixels,) = child.run("picture", read_bytes(path), suffix=Path(path).suffix)
+    return Decoded(pixels, tuple(facts["notes"]))
+
+
+def task(data: bytes, suffix: str = "") -> tuple[dict, list[np.ndarray]]:
+    """Decodes a picture for `child.run("picture", data, suffix=...)`.
+
+    Args:
+        data: the file's content.
+        suffix: as in `decode`.
+
+    Returns:
+        {"height", "width" (pixels of the upright picture), "deep" (more than 8 bits), "notes"}
+        and [pixels].
+    """
+    decoded = decode(data, suffix)
+    height, width = decoded.pixels.shape[:2]
+    deep = decoded.pixels.dtype.itemsize > 1
+    facts = {"height": height, "width": width, "deep": deep, "notes": list(decoded.notes)}
+    return facts, [decoded.pixels]
 
 
 def read_bytes(path) -> bytes:
@@ -157,27 +153,11 @@ def decode(data: bytes, suffix: str = "") -> Decoded:
 
 
 def _kind(data):
-    if not data:
-        raise Unreadable("is empty", "copy or download it again")
-    if data.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if data.startswith(b"version https://git-lfs"):
-        raise Unreadable("is a Git LFS pointer, not the picture", "run `git lfs pull`")
-    start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")) or b"<html" in start:
-        raise Unreadable(
-            "is a web page, not a picture", "download it again; the link may need a login"
-        )
-    found = "neither JPEG nor PNG"
-    if data[128:132] == b"DICM":
-        found = "a DICOM file"
-    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        found = "a WebP"
-    else:
-        found = next((name for begin, name in SIGNATURES if data.startswith(begin)), found)
-    raise Unreadable(f"is {found}", "save it as PNG or JPEG")
+    for kind, begin in (("JPEG", b"\xff\xd8\xff"), ("PNG", b"\x89PNG\r\n\x1a\n")):
+        if data.startswith(begin):
+            return kind
+    refuse_lost(data, "picture")
+    raise Unreadable(f"is {named(data) or 'neither JPEG nor PNG'}", "save it as PNG or JPEG")
 
 
 def _refuse_large(size):
@@ -218,7 +198,9 @@ def _normalised(image, bits):
         pixels = np.asarray(image).astype(np.uint16)
         if np.any(pixels == image.info.get("transparency", -1)):
             raise Unreadable("is partly transparent", "save it without transparency")
-        return Decoded(pixels, (*notes, "16-bit grey kept"))
+        used = int(pixels.max()).bit_length()
+        kept = "16-bit grey kept" + (f", only {used} bits are used" if used < 16 else "")
+        return Decoded(pixels, (*notes, kept))
 
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         name = "palette" if image.mode.startswith("P") else "alpha channel"

@@ -1,4 +1,4 @@
-"""Where medkeras keeps what it can compute again."""
+"""Where medkeras keeps what it can compute again, and the one key that it cannot."""
 
 import os
 import sys
@@ -18,3 +18,18 @@ def cache_folder() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "medkeras"
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "medkeras"
+
+
+def key_file() -> Path:
+    """Names the file of the key that replaces patients' ids: `$MEDKERAS_KEY`, else a default.
+
+    Unlike the cache it cannot be made again: without it, later imports give other ids.
+    """
+    named = os.environ.get("MEDKERAS_KEY")
+    if named:
+        return Path(named).expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("APPDATA", Path.home() / "AppData" / "Roaming")) / (
+            "medkeras/dicom.key"
+        )
+    return Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "medkeras/dicom.key"

@@ -34,7 +34,8 @@ import pandas as pd
 
 from medkeras.errors import UsageError
 from medkeras.files import atomic
-from medkeras.phantoms import film, folder, limb
+from medkeras.phantoms import folder
+from medkeras.phantoms.drawing import film, limb
 
 CLASSES = ("healthy", "fractured", "beyond_repair")
 # Raised when the same arguments give other pictures, so that old folders are not reused.

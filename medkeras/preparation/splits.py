@@ -232,7 +232,7 @@ def _completed(table, groups, tags, seed, validation, fold):
         raise DataError(
             [Problem("split", f"holds {unknown}, expected {list(SIDES)}", "use --resplit")]
         )
-    problems = divided(table.assign(group=groups))
+    problems = divided(table, groups)
     if problems:
         raise DataError(problems)
     if "val" in set(published) and not fold:
@@ -247,14 +247,15 @@ def _completed(table, groups, tags, seed, validation, fold):
     return published.where(~rest, groups.map(sides))
 
 
-def divided(table: pd.DataFrame) -> list[Problem]:
+def divided(table: pd.DataFrame, groups: pd.Series | None = None) -> list[Problem]:
     """Lists who is on more than one side of a published split.
 
     Args:
-        table: rows with `group`, `patient` and `split`.
+        table: rows with `patient` and `split`.
+        groups: for each row, the patients that must stay together; each alone if None.
     """
     problems = []
-    for _, rows in table.groupby("group", sort=True):
+    for _, rows in table.groupby(table["patient"] if groups is None else groups, sort=True):
         sides = rows["split"].unique()
         if len(sides) < 2:
             continue

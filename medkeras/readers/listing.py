@@ -1,4 +1,4 @@
-"""What the readers share: pictures of a folder, csv files of strings, patients, class order."""
+"""What the readers share: files of a folder, csv files of strings, patients, class order."""
 
 import csv
 import io
@@ -21,47 +21,56 @@ PATH_COLUMNS = ("path", "image", "image_id", "file", "filename")
 HEALTHY = {"healthy", "normal", "negative", "unmarked", "benign", "unfractured", "intact"}
 
 
-def pictures(root, problems: list[Problem], skip=()) -> list[str]:
-    """Lists the pictures below a folder, hidden ones left out.
+def pictures(root, problems: list[Problem], skip=(), below="") -> list[str]:
+    """Lists the pictures below a folder: `files` with the endings of pictures."""
+    return files(root, problems, PICTURES, skip, below)
+
+
+def files(root, problems: list[Problem], endings, skip=(), below="") -> list[str]:
+    """Lists the files below a folder, hidden ones left out.
 
     Args:
-        root: folder to walk, already resolved.
+        root: data root, already resolved.
         problems: list that grows by one problem for each entry that cannot be used, such as
             a link that leads out of `root`.
+        endings: endings of the files to list, lower case with the dot.
         skip: names of folders directly below `root` to leave out.
+        below: folder in `root` to list alone, "/" between its parts; "" for all.
 
     Returns:
         Paths relative to `root` with "/" between the parts, in natural order.
     """
     root = Path(root)
-    found = []
-
-    def unreadable(fault):
-        name = _relative(fault.filename, root)
-        problems.append(Problem(name, f"cannot be listed ({fault.strerror})", "allow reading it"))
-
-    for folder, folders, names in os.walk(root, onerror=unreadable):
-        here = Path(folder)
-        skipped = skip if here == root else ()
-        kept = [name for name in folders if not hidden(name) and name not in skipped]
-        for name in kept:
-            if (here / name).is_symlink():
-                problems.append(
-                    Problem(
-                        _relative(here / name, root),
-                        "is a link to a folder, which is not followed",
-                        "put the folder itself there",
-                    )
-                )
-        folders[:] = kept
-        for name in names:
-            if hidden(name) or Path(name).suffix.lower() not in PICTURES:
+    parts = [part for part in below.split("/") if part]
+    for number in range(len(parts)):
+        name = "/".join(parts[: number + 1])
+        if (root / name).is_symlink():
+            problems.append(_linked(name))
+            return []
+    found, waiting = [], ["".join(part + "/" for part in parts)]
+    while waiting:
+        prefix = waiting.pop()
+        try:
+            # One listing of each folder: asking for each file would take minutes in large sets.
+            entries = list(os.scandir(f"{root}/{prefix}"))
+        except OSError as fault:
+            reason = f"cannot be listed ({fault.strerror})"
+            problems.append(Problem(prefix.rstrip("/") or str(root), reason, "allow reading it"))
+            continue
+        for entry in entries:
+            name, link = prefix + entry.name, entry.is_symlink()
+            if hidden(entry.name) or (name in skip and (root / name).is_dir()):
                 continue
-            problem = _unusable(here / name, root)
-            if problem:
-                problems.append(problem)
-            else:
-                found.append(_relative(here / name, root))
+            if link and (root / name).is_dir():
+                problems.append(_linked(name))
+            elif not link and entry.is_dir():
+                waiting.append(name + "/")
+            elif os.path.splitext(entry.name)[1].lower() in endings:
+                problem = _unusable(root, name, link)
+                if problem:
+                    problems.append(problem)
+                else:
+                    found.append(name)
     return sorted(found, key=natural)
 
 
@@ -85,6 +94,51 @@ def read_csv(path, root, problems: list[Problem]) -> pd.DataFrame | None:
         or None where nothing could be read.
     """
     name = _relative(path, root)
+    rows = read_rows(path, root, problems)
+    if rows is None:
+        return None
+    header = [cell.lower() for cell in rows[0]]
+    # Cells beyond the last named column, as spreadsheets leave them, hold nothing to keep.
+    while header and not header[-1]:
+        header.pop()
+    repeated = [column for column, times in Counter(header).items() if times > 1]
+    if repeated:
+        problems.append(
+            Problem(name, f"has the column {repeated[0]!r} more than once", "rename one of them")
+        )
+        return None
+    good = []
+    for row in rows[1:]:
+        if len(row) < len(header) or any(row[len(header) :]):
+            problems.append(
+                Problem(
+                    name,
+                    f"row {shown(row)} has {len(row)} cells, expected {len(header)}",
+                    "complete the row",
+                )
+            )
+        else:
+            good.append(row[: len(header)])
+    return pd.DataFrame(good, columns=header, dtype=object)
+
+
+def read_rows(path, root, problems: list[Problem]) -> list[list[str]] | None:
+    """Reads a csv file without a header, as `read_csv` does one with a header.
+
+    Args:
+        path: the csv file.
+        root: data root, for the names in problems.
+        problems: list that grows where the file cannot be read.
+
+    Returns:
+        The cells of each row that is not blank, stripped; None where nothing could be read.
+    """
+    name = _relative(path, root)
+    link = Path(path).is_symlink()
+    problem = _unusable(Path(root), name, link) if link else None
+    if problem:
+        problems.append(problem)
+        return None
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
     except OSError as fault:
@@ -100,36 +154,17 @@ def read_csv(path, root, problems: list[Problem]) -> pd.DataFrame | None:
     except csv.Error as fault:
         problems.append(Problem(name, f"is not a csv file ({fault})", "mend its quotes"))
         return None
-
     rows = [[cell.strip() for cell in row] for row in rows]
     rows = [row for row in rows if any(row)]
     if not rows:
         problems.append(Problem(name, "is empty", "fill it, or remove it"))
         return None
-    header = [cell.lower() for cell in rows[0]]
-    # Cells beyond the last named column, as spreadsheets leave them, hold nothing to keep.
-    while header and not header[-1]:
-        header.pop()
-    repeated = [column for column, times in Counter(header).items() if times > 1]
-    if repeated:
-        problems.append(
-            Problem(name, f"has the column {repeated[0]!r} more than once", "rename one of them")
-        )
-        return None
-    good = []
-    for row in rows[1:]:
-        if len(row) < len(header) or any(row[len(header) :]):
-            start = delimiter.join(row)[:60]
-            problems.append(
-                Problem(
-                    name,
-                    f"row {start!r} has {len(row)} cells, expected {len(header)}",
-                    "complete the row",
-                )
-            )
-        else:
-            good.append(row[: len(header)])
-    return pd.DataFrame(good, columns=header, dtype=object)
+    return rows
+
+
+def shown(cells) -> str:
+    """Returns the beginning of a csv row in quotes, for a message."""
+    return repr(",".join(cells)[:60])
 
 
 def first_column(frame: pd.DataFrame, names) -> str | None:
@@ -214,7 +249,8 @@ def healthy(name: str) -> bool:
 
 def natural(name: str):
     """Returns a sort key that puts `2` before `10`."""
-    parts = re.split(r"(\d+)", name)
+    # In pieces of 18 digits: Python refuses to make numbers of thousands of them.
+    parts = re.split(r"(\d{1,18})", name)
     return [int(part) if part.isdecimal() else part.lower() for part in parts], name
 
 
@@ -225,21 +261,26 @@ def _by_ending(cell, by_name):
     return [path for path in same_name if path.endswith("/" + cell) or cell.endswith("/" + path)]
 
 
-def _unusable(path, root):
-    name = _relative(path, root)
+def _linked(name):
+    return Problem(
+        name, "is a link to a folder, which is not followed", "put the folder itself there"
+    )
+
+
+def _unusable(root, name, link):
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
-        shown = name.encode("utf-8", "backslashreplace").decode()
-        return Problem(shown, "has a name that is not UTF-8 text", "rename it")
-    if not path.is_symlink():
+        shown_name = name.encode("utf-8", "backslashreplace").decode()
+        return Problem(shown_name, "has a name that is not UTF-8 text", "rename it")
+    if not link:
         return None
     try:
-        target = path.resolve(strict=True)
+        target = (root / name).resolve(strict=True)
     except (OSError, RuntimeError):
-        return Problem(name, "is a link to nothing", "replace it by the picture")
+        return Problem(name, "is a link to nothing", "replace it by the file")
     if not target.is_relative_to(root):
-        return Problem(name, "is a link out of the data folder", "replace it by the picture")
+        return Problem(name, "is a link out of the data folder", "replace it by the file")
     return None
 
 

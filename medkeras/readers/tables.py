@@ -12,8 +12,10 @@ A data set is a pandas DataFrame, one row per picture, or per exam of several vo
 
 Labels come in two kinds. A multi-class set has the whole number `label` (0..k-1) and its name
 `class`, all names in `attrs["classes"]`. A multi-label set has one column of 1.0, 0.0 or NaN
-(unknown) per finding, named in `attrs["labels"]`. `attrs["notes"]` lists what the report
-should say, as dicts of a `Problem`.
+(unknown) per finding, named in `attrs["labels"]`; where a set tells "uncertain" from "not
+mentioned", a column `uncertain <finding>` (bool) marks the former. `attrs["notes"]` lists what
+the report should say, as dicts of a `Problem`. More columns, such as `age`, are the reader's to
+describe.
 """
 
 import pandas as pd

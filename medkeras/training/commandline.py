@@ -6,8 +6,9 @@ from pathlib import Path
 
 from medkeras.errors import UsageError
 
-KEPT_ON_RESUME = ("data", "seed", "epochs", "image_size", "set", "tune", "tuner", "weights",
-                  "sample", "skip_bad", "resplit", "null_control", "precision")  # fmt: skip
+KEPT_ON_RESUME = ("data", "seed", "epochs", "image_size", "set", "tune", "tuner", "folds",
+                  "weights", "sample", "skip_bad", "resplit", "null_control",
+                  "precision")  # fmt: skip
 
 
 def parser(doc: str, name: str) -> argparse.ArgumentParser:
@@ -32,14 +33,14 @@ def parser(doc: str, name: str) -> argparse.ArgumentParser:
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="fix a hyperparameter")
     add("--tune", type=positive, metavar="TRIALS", help="sweep with KerasTuner first")
     add("--tuner", choices=("random", "hyperband", "bayesian"), default="random")
-    add("--folds", type=positive, metavar="K", help="cross-validation (not available yet)")
+    add("--folds", type=positive, metavar="K", help="cross-validate: one run a fold")
     add("--workers", type=positive, default=2, metavar="N", help="batches made at a time")
     add("--resume", action="store_true", help="start, continue, or exit 0 where finished")
     add("--weights", default="auto", metavar="auto|imagenet|none|FILE|RUN", help="of the backbone")
     add("--sample", action="store_true", help="write and use synthetic pictures")
     add("--skip-bad", action="store_true", help="leave broken pictures out, and count them")
     add("--resplit", action="store_true", help="ignore a published split")
-    add("--null-control", action="store_true", help="permute the labels by patient")
+    add("--null-control", action="store_true", help="permuted labels, then noise pictures")
     add("--strategy", choices=("none", "mirrored", "multiworker"), default="none")
     add("--precision", choices=("float32", "bfloat16"), default="float32")
     return made
@@ -58,8 +59,10 @@ def parse(doc: str, name: str, argv: list[str]) -> argparse.Namespace:
         SystemExit: 2 on an unknown flag, 0 after `--help`.
     """
     flags = parser(doc, name).parse_args(argv)
-    if flags.folds:
-        raise UsageError("--folds is not available yet")
+    if flags.folds == 1:
+        raise UsageError("--folds 1: expected 2 or more")
+    if flags.folds and flags.null_control:
+        raise UsageError("--folds and --null-control are runs of their own: give one of them")
     if flags.strategy == "multiworker":
         raise UsageError("--strategy multiworker is not available yet; mirrored is")
     if not 0 <= flags.seed < 2**32:

@@ -6,6 +6,7 @@ status, a message and an exit code: 0 ok, 2 usage, 3 data problems, 4 resources,
 75 folder busy, 130 and 143 interrupted. The last line printed is the run folder.
 """
 
+import copy
 import errno
 import inspect
 import logging
@@ -28,8 +29,9 @@ from medkeras.errors import (
 )
 from medkeras.files import atomic
 from medkeras.files.places import cache_folder
-from medkeras.preparation import audit, control
-from medkeras.training import commandline, environment, folder, terminal
+from medkeras.preparation import audit, splits
+from medkeras.readers import tables
+from medkeras.training import commandline, environment, folder, parts, terminal
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -78,6 +80,7 @@ class Run:
         weights: "auto", "imagenet", a file, or None for random.
         history: rows of the finished stages.
         hyperparameters: `keras_tuner.HyperParameters` from `tune.choose`, or None.
+        part: what this run is of a larger one, from `parts`: a fold or a null; else None.
     """
 
     def __init__(self, page, flags, argv, data, sample, sample_size):
@@ -95,9 +98,13 @@ class Run:
         self.sample = flags.sample or (flags.data is None and not default.exists())
         self.data = Path(flags.data) if flags.data else default
         self._write_sample, self._sample_size = sample, flags.image_size or sample_size
-        self.history, self.stages, self._signal, self._known = [], 0, None, None
-        self.hyperparameters = None
+        self.part = None
+        self._signals = []
+        self._fresh()
         self.terminal = terminal.Terminal()
+
+    def _fresh(self):
+        self.history, self.stages, self._known, self.hyperparameters = [], 0, None, None
 
     # What an experiment's page calls.
 
@@ -128,39 +135,28 @@ class Run:
                 [Problem(str(self.data), "is not a folder", "check --data, or use --sample")]
             )
         with self.terminal.bar("checking pictures") as shown:
-            table = self._checked(reader, shown)
-        if self.flags.null_control:
-            self.say("null control: labels are permuted by patient; nothing can be learned")
-            table = control.permuted(table, self.seed)
+            table = audit.opened(
+                reader, self.data, self.skip_bad, shown, resplit=self.flags.resplit
+            )
+        table = parts.nulled(table, self)
         skipped = table.attrs.get("skipped", [])
         if skipped:
             self.say(f"{len(skipped)} broken picture(s) left out (--skip-bad):")
             for problem in skipped[: terminal.SHOWN]:
                 self.say(f"  {problem['path']} | {problem['reason']}")
-        counts = table.groupby("class", sort=False).size()
+        counts = splits.counts(table.assign(split="all")).query("split == 'all' and pictures > 0")
+        listed = [f"{row.pictures} {row['class']}" for _, row in counts.iloc[:-1].iterrows()]
+        what = "pictures" if tables.files(table) == ["image"] else "exams"
         self.say(
-            f"{len(table)} pictures of {table['patient'].nunique()} patients: "
-            + ", ".join(f"{count} {name}" for name, count in counts.items())
+            f"{len(table)} {what} of {table['patient'].nunique()} patients: " + ", ".join(listed)
         )
         return table
-
-    def _checked(self, reader, shown):
-        try:
-            table = reader(self.data)
-        except DataError as layout:
-            # The pictures too, so that nobody mends the folders and then finds broken files.
-            if layout.table is not None and len(layout.table):
-                try:
-                    audit.checked(layout.table, progress=shown)
-                except DataError as pictures:
-                    raise DataError([*layout.problems, *pictures.problems]) from None
-            raise
-        return audit.checked(table, self.skip_bad, shown)
 
     @property
     def splitting(self) -> dict:
         """Arguments for `splits.by_patient`."""
-        return {"seed": self.seed, "resplit": self.flags.resplit}
+        fold = self.part.fold if self.part else None
+        return {"seed": self.seed, "resplit": self.flags.resplit, "fold": fold}
 
     @property
     def loading(self) -> dict:
@@ -184,12 +180,12 @@ class Run:
         """
         if self._known == data.key:
             return
-        columns = ["path", "patient", "split", "label", "class"]
-        table = data.table[columns]
+        named = ["class"] if "class" in data.table else []
+        table = data.table[["path", "patient", "split", *tables.labels(data.table), *named]]
         kept = self.folder / "split.csv"
         if self.resumed and kept.exists():
-            before = pd.read_csv(kept, dtype=str, keep_default_na=False)
-            same = before.equals(table.astype(str).reset_index(drop=True))
+            now = table.to_csv(index=False, lineterminator="\n")
+            same = kept.read_text(encoding="utf-8") == now
             stored = folder.read(self.folder / "environment.json").get("data", {})
             if not same or stored.get("fingerprint") != data.key:
                 raise DataError(
@@ -210,7 +206,7 @@ class Run:
                 "pictures": len(table),
                 "patients": int(table["patient"].nunique()),
                 "sample": self.sample,
-                "null_control": self.flags.null_control,
+                "null_control": self.part.null if self.part else None,
                 "skipped": data.table.attrs.get("skipped", []),
                 "notes": data.table.attrs.get("notes", []),
             }
@@ -239,7 +235,7 @@ class Run:
 
     def stopping(self) -> bool:
         """Says whether a signal asked to stop."""
-        return self._signal is not None
+        return bool(self._signals)
 
     def epoch_ended(self, row, rules, best: bool) -> None:
         """Prints an epoch's line and records where the run stands."""
@@ -278,8 +274,12 @@ class Run:
         policy = keras.config.dtype_policy()
         try:
             self._begin()
-            with environment.scope(self.flags.strategy):
-                main(self)
+            several = parts.of(self.flags)
+            if several:
+                self._in_parts(main, several)
+            else:
+                with environment.scope(self.flags.strategy):
+                    main(self)
         except BaseException as fault:
             return self._failed(fault)
         else:
@@ -290,6 +290,29 @@ class Run:
             logging.getLogger("medkeras").removeHandler(spoken)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+
+    def _in_parts(self, main, several):
+        for part in several:
+            run = copy.copy(self)
+            run.part, run.folder = part, self.folder / part.name
+            run.resumed = folder.holds_a_run(run.folder)
+            run._fresh()
+            run.terminal = terminal.Terminal(run.folder)
+            self.say(f"{part.name}: {part.words}")
+            if folder.read(run.folder / "status.json").get("status") == "finished":
+                continue
+            run.folder.mkdir(exist_ok=True)
+            # A model of the part before would change the names, and so the order, of layers.
+            keras.utils.clear_session()
+            run._begin()
+            try:
+                with environment.scope(self.flags.strategy):
+                    main(run)
+            except BaseException:
+                run._status("interrupted" if self._signals else "failed", reason="see the log")
+                raise
+            run._status("finished")
+        self.say(parts.summary(self.folder, several))
 
     def _begin(self):
         self._status("running")
@@ -306,7 +329,7 @@ class Run:
     def _failed(self, fault):
         import tensorflow as tf
 
-        fault = _foreseen(fault, self._signal, tf.errors.ResourceExhaustedError)
+        fault = _foreseen(fault, next(iter(self._signals), None), tf.errors.ResourceExhaustedError)
         if isinstance(fault, Interrupted):
             self._status("interrupted", reason=str(fault))
             self.say(str(fault))
@@ -325,9 +348,9 @@ class Run:
         return getattr(fault, "exit_code", 1)
 
     def _stop(self, number, frame):
-        if self._signal is not None:
+        if self._signals:
             raise Interrupted(number)
-        self._signal = number
+        self._signals.append(number)
         terminal.error("stopping after this batch; once more stops at once")
 
 

@@ -3,11 +3,11 @@
 import logging
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from medkeras import progress
 
 SHOWN = 60
 
@@ -32,31 +32,9 @@ class Terminal:
             with (self.folder / "log.txt").open("a", encoding="utf-8") as log:
                 log.write(f"{stamp} {line}\n")
 
-    @contextmanager
     def bar(self, title: str):
-        """Shows a bar while the block runs, on a terminal; elsewhere nothing.
-
-        Args:
-            title: in front of the bar.
-
-        Yields:
-            Function of (done, total, text).
-        """
-        if not self.console.is_terminal:
-            yield lambda done, total, text="": None
-            return
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}"),
-        )
-        with Progress(*columns, console=self.console, transient=True) as progress:
-            task = progress.add_task(title, total=None, text="")
-            yield lambda done, total, text="": progress.update(
-                task, completed=done, total=total, text=text
-            )
+        """Shows a bar while a block runs; see `progress.bar`."""
+        return progress.bar(title, self.console)
 
     def problems(self, problems, root) -> None:
         """Prints what is wrong with the data as one table, errors first."""

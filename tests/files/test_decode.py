@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medkeras.files import decode
+from medkeras.files import child, decode
 
 GREY = np.random.default_rng(0).integers(0, 256, (40, 30), dtype=np.uint8)
 SMOOTH = np.add.outer(np.arange(64), np.arange(48)).astype(np.uint8) * 2
@@ -61,6 +61,13 @@ def test_sixteen_bits_are_kept():
     assert picture.notes
 
 
+def test_twelve_bits_in_sixteen_are_kept_and_noted():
+    ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    picture = decode.decode(encoded(Image.fromarray(ramp)))
+    np.testing.assert_array_equal(picture.pixels, ramp)
+    assert any("only 12 bits" in note for note in picture.notes)
+
+
 def test_transparency_is_refused():
     alpha = Image.fromarray(GREY).convert("RGBA")
     alpha.putpixel((3, 4), (0, 0, 0, 254))
@@ -111,6 +118,50 @@ def test_cut_files_are_refused_or_whole():
             else:
                 np.testing.assert_array_equal(pixels, whole)
     assert refused > 200
+
+
+def test_twenty_cuts_through_a_child_are_refused_or_whole(tmp_path):
+    files = {
+        ".png": [Image.fromarray(GREY), Image.fromarray(GREY.astype(np.uint16) * 257)],
+        ".jpg": [Image.fromarray(SMOOTH), Image.fromarray(SMOOTH).convert("RGB")],
+    }
+    for suffix, images in files.items():
+        for image in images:
+            data = encoded(image, decode.SUFFIXES[suffix])
+            path = tmp_path / f"cut{suffix}"
+            path.write_bytes(data)
+            whole = decode.picture(path).pixels
+            for cut in np.linspace(0, len(data) - 1, 20, dtype=int):
+                path.write_bytes(data[:cut])
+                try:
+                    pixels = decode.picture(path).pixels
+                except decode.Unreadable as fault:
+                    assert fault.reason and fault.remedy
+                else:
+                    assert cut > len(data) * 0.9
+                    np.testing.assert_array_equal(pixels, whole)
+
+
+def test_bit_rot_that_still_decodes_changes_the_fingerprint(tmp_path):
+    # Nothing else tells: libjpeg's warnings do not come through Pillow.
+    rng = np.random.default_rng(3)
+    data = encoded(Image.fromarray(rng.integers(0, 256, (300, 300), dtype=np.uint8)), "JPEG")
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    before, silent = decode.fingerprint(path), 0
+    for _ in range(20):
+        rotten = bytearray(data)
+        middle = len(rotten) // 2 + rng.permutation(2000)[:200]
+        rotten[middle[0]] ^= 255
+        for at in middle[1:]:
+            rotten[at] = rng.integers(256)
+        path.write_bytes(rotten)
+        try:
+            silent += decode.picture(path).pixels.shape == (300, 300)
+        except decode.Unreadable as fault:
+            assert fault.reason and fault.remedy
+        assert decode.fingerprint(path) != before
+    assert silent
 
 
 def test_damaged_bytes_give_a_picture_or_a_refusal():
@@ -180,6 +231,47 @@ def test_a_bomb_is_refused_before_it_is_decoded():
             decode.decode(data)
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="no /proc to read sizes from")
+def test_a_bomb_of_a_few_hundred_bytes_allocates_nothing(tmp_path, monkeypatch):
+    jpeg = bytearray(encoded(Image.fromarray(GREY[:8, :8]), "JPEG", optimize=True))
+    at = jpeg.index(b"\xff\xc0")
+    jpeg[at + 5 : at + 9] = struct.pack(">HH", 60000, 60000)
+    assert len(jpeg) < 500
+    (tmp_path / "peak.py").write_text(
+        "def task(data):\n"
+        "    with open('/proc/self/status') as file:\n"
+        "        (line,) = [line for line in file if line.startswith('VmHWM')]\n"
+        "    return {'kib': int(line.split()[1])}, []\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with child.Pool({**child.TASKS, "peak": "peak"}, children=1) as pool:
+        pool.run("picture", encoded(Image.fromarray(GREY)))
+        before = pool.run("peak", b"")[0]["kib"]
+        with pytest.raises(decode.Unreadable, match="60000 x 60000 pixels"):
+            pool.run("picture", bytes(jpeg), suffix=".jpg")
+        after = pool.run("peak", b"")[0]["kib"]
+        pool.run("picture", encoded(Image.fromarray(np.zeros((8000, 5000), np.uint8))))
+        largest = pool.run("peak", b"")[0]["kib"]
+    assert after - before < 50 * 1024 < largest - before
+
+
+def test_the_largest_picture_fits_the_memory_of_a_child():
+    flat = Image.fromarray(np.full((8000, 5000), 777, np.uint16))
+    facts, (pixels,) = child.run("picture", encoded(flat, compress_level=1), suffix=".png")
+    assert (facts["height"], facts["width"], facts["deep"]) == (8000, 5000, True)
+    assert pixels.min() == pixels.max() == 777
+
+
+def test_a_child_gives_what_decoding_here_gives():
+    colour = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], -1)
+    for pixels in (GREY, colour, GREY.astype(np.uint16) * 250):
+        data = encoded(Image.fromarray(pixels))
+        here = decode.decode(data, ".png")
+        facts, (there,) = child.run("picture", data, suffix=".png")
+        np.testing.assert_array_equal(there, here.pixels)
+        assert there.dtype == here.pixels.dtype and facts["notes"] == list(here.notes)
+
+
 def test_animated_is_refused():
     frames = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
     data = encoded(frames[0], save_all=True, append_images=frames[1:])
@@ -201,9 +293,31 @@ def test_what_is_no_file_is_refused(tmp_path):
     (tmp_path / "dangling.png").symlink_to(tmp_path / "nothing")
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "folder.png").mkdir()
-    for name in ("absent.png", "dangling.png", "pipe.png", "folder.png"):
-        with pytest.raises(decode.Unreadable):
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    for name in ("absent.png", "dangling.png", "loop.png", "pipe.png", "folder.png"):
+        with pytest.raises(decode.Unreadable) as caught:
             decode.picture(tmp_path / name)
+        assert caught.value.remedy
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_refused(tmp_path):
+    path = tmp_path / "secret.png"
+    path.write_bytes(encoded(Image.fromarray(GREY)))
+    path.chmod(0)
+    with pytest.raises(decode.Unreadable, match="[Pp]ermission"):
+        decode.picture(path)
+
+
+def test_a_linked_picture_is_read(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(Image.fromarray(GREY)))
+    (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
+    np.testing.assert_array_equal(decode.picture(tmp_path / "b.png").pixels, GREY)
+
+
+def test_a_mention_of_html_makes_no_web_page_of_a_jpeg():
+    data = encoded(Image.fromarray(GREY), "JPEG", comment=b"<html>")
+    assert decode.decode(data).pixels.shape == (40, 30)
 
 
 def test_fingerprint_is_the_hash_of_the_bytes(tmp_path):

@@ -1,5 +1,8 @@
+import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from medkeras.files import decode
@@ -73,3 +76,74 @@ def test_a_broken_file_says_why(tmp_path):
     (tmp_path / "one.png").write_bytes(b"")
     with pytest.raises(decode.Unreadable, match="empty"):
         conform.load(tmp_path / "one.png", (16, 16, 1))
+
+
+def test_a_volume_in_eight_bits_stays_as_stored():
+    pixels = np.random.default_rng(2).integers(40, 90, (4, 16, 16), dtype=np.uint8)
+    made = conform.volume(pixels, 16)
+    np.testing.assert_array_equal(made, pixels)
+    assert made.dtype == np.uint8 and made.flags.writeable
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float16", "float32", "float64"])
+def test_other_volumes_span_0_to_255_over_all_their_slices(dtype):
+    pixels = np.zeros((3, 8, 8), dtype)
+    pixels[1], pixels[2] = 100, 200
+    pixels[0, 0, 0] = 50
+    if dtype.startswith(("int", "float")):
+        pixels -= 120
+    made = conform.volume(pixels, 8)
+    np.testing.assert_array_equal(np.unique(made), [0, 64, 128, 255])
+    # One scale for the exam: a slice that is dark stays dark.
+    assert made[0].max() == 64 and made[1].min() == 128 and made[2].min() == 255
+
+
+@pytest.mark.parametrize("size", [5, 12, 40])
+def test_slices_are_resized_like_pictures(size):
+    pixels = np.random.default_rng(3).integers(0, 256, (2, 12, 20), dtype=np.uint8)
+    made = conform.volume(pixels, size)
+    for one, slice_ in zip(made, pixels):
+        np.testing.assert_array_equal(one, conform.conform(slice_, (size, size, 1))[:, :, 0])
+    # The same grey values in another type are at most a rounding away.
+    pixels[0, 0, :2] = 0, 255
+    apart = conform.volume(pixels.astype(np.float32), size).astype(int) - conform.volume(
+        pixels, size
+    )
+    assert np.abs(apart).max() <= 1
+
+
+@pytest.mark.parametrize("value", [0, 7])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+def test_a_constant_volume_is_refused(dtype, value):
+    with pytest.raises(decode.Unreadable, match="is constant"):
+        conform.volume(np.full((3, 4, 4), value, dtype), 4)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    arrays.arrays(
+        st.sampled_from([np.float16, np.float32, np.float64]),
+        arrays.array_shapes(min_dims=3, max_dims=3, max_side=6),
+    ),
+    st.integers(1, 9),
+)
+def test_any_floats_give_grey_values_or_a_named_refusal(pixels, size):
+    try:
+        made = conform.volume(pixels, size)
+    except decode.Unreadable as fault:
+        assert fault.reason and fault.remedy
+        assert not np.isfinite(pixels).all() or pixels.min() == pixels.max()
+    else:
+        assert made.dtype == np.uint8 and made.shape == (len(pixels), size, size)
+        if pixels.shape[1:] == (size, size):
+            assert made.min() == 0 and made.max() == 255
+
+
+def test_the_volume_belongs_to_the_version_that_is_written_down():
+    # Whoever changes these pixels raises the version, or stored volumes go stale.
+    ramp = np.add.outer(np.arange(2) * 100, np.add.outer(np.arange(4) * 10, np.arange(4) * 3))
+    made = conform.volume(ramp.astype(np.int16) - 50, 2).tolist()
+    assert (conform.VOLUME_CONFIG["version"], made) == (
+        1,
+        [[[12, 23], [49, 60]], [[195, 206], [232, 243]]],
+    )

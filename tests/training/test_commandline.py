@@ -58,7 +58,8 @@ def test_what_argparse_refuses_ends_with_2(argv, capsys):
     [
         (["--set", "units"], "units.*NAME=VALUE"),
         (["--sample", "--data", "x"], "--data"),
-        (["--folds", "5"], "--folds"),
+        (["--folds", "1"], "--folds"),
+        (["--folds", "2", "--null-control"], "--folds"),
         (["--strategy", "multiworker"], "multiworker"),
         (["--seed", "-1"], "--seed"),
     ],

@@ -302,9 +302,9 @@ def test_skip_bad_goes_on_and_counts(start, films, out):
 
 def test_alpha_that_hides_nothing_and_palettes_are_read_with_a_note(start, films, out):
     rng = np.random.default_rng(3)
-    grey = Image.fromarray(rng.integers(0, 256, (40, 36), dtype=np.uint8))
-    grey.convert("RGBA").save(films / "healthy/alpha.png")
-    grey.convert("P").save(films / "fractured/palette.png")
+    one, two = (Image.fromarray(rng.integers(0, 256, (40, 36), dtype=np.uint8)) for _ in "ab")
+    one.convert("RGBA").save(films / "healthy/alpha.png")
+    two.convert("P").save(films / "fractured/palette.png")
     code, _, _ = start("--data", films, "--out", out, "--epochs", "1")
     assert code == 0
     notes = read(out, "environment.json")["data"]["notes"]
@@ -442,8 +442,8 @@ def test_the_null_control_is_recorded(start, out, phantom_folder):
     argv = ["--data", phantom_folder(), "--out", out, "--null-control", "--epochs", "1"]
     code, said, _ = start(*argv)
     assert code == 0 and "null control" in said
-    assert read(out, "environment.json")["data"]["null_control"] is True
-    split = pd.read_csv(out / "split.csv")
+    assert read(out, "permuted/environment.json")["data"]["null_control"] == "permuted"
+    split = pd.read_csv(out / "permuted/split.csv")
     assert split.groupby("patient")["label"].nunique().max() == 1
     folder = split["path"].str.split("/").str[0]
     assert (folder != split["class"]).any()

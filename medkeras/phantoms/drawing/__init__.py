@@ -1,0 +1,1 @@
+"""Pictures of anatomy: bones, chests and knees as rays and scanners see them."""
