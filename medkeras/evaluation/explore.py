@@ -13,18 +13,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from medkeras import errors
 from medkeras.evaluation import plots, sizes
 from medkeras.evaluation.pages import rendered
 from medkeras.files import atomic, decode
-from medkeras.readers import bone
+from medkeras.preparation import verdicts
+from medkeras.readers import layouts
 
-READERS = {"bone": bone.read}
 TEMPLATE = Path(__file__).with_name("explore.html.j2")
 LOOKED_UP = 50
-SIDEWAYS = {5, 6, 7, 8}  # EXIF orientations that swap width and height
 
 
 def explore(table, name, synthetic=False) -> tuple[str, dict]:
@@ -75,13 +73,21 @@ def main(arguments=None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, help="the data folder; nothing is written there")
-    parser.add_argument("--reader", choices=sorted(READERS), default="bone", help="its layout")
+    known = sorted(layouts.READERS)
+    parser.add_argument("--reader", choices=known, help="its layout (default: recognised)")
     parser.add_argument("--out", type=Path, default=Path("explore.html"), help="file to write")
     given = parser.parse_args(arguments)
     try:
         if given.out.resolve().is_relative_to(given.data.resolve()):
             raise errors.UsageError(f"--out {given.out} lies in the data folder: choose another")
-        page, study = explore(READERS[given.reader](given.data), given.data.resolve().name)
+        reader = given.reader or layouts.recognised(given.data)
+        table = layouts.READERS[reader](given.data)
+        if "class" not in table:
+            raise errors.UsageError(
+                f"{given.data} holds findings, not classes, and only classes are drawn so far: "
+                "python -m medkeras.preparation.audit counts them"
+            )
+        page, study = explore(table, given.data.resolve().name)
     except errors.MedkerasError as fault:
         print(fault, file=sys.stderr)
         return fault.exit_code
@@ -94,17 +100,15 @@ def main(arguments=None) -> int:
 
 
 def _measured(table):
-    """Width and height of every picture that opens, from its header only: {index: (w, h)}."""
+    """Width and height of every sound picture, upright, by the audit's verdict: {index: (w, h)}."""
     found, broken = {}, []
-    for index, file, path in zip(table.index, table["image"], table["path"], strict=True):
-        try:
-            with Image.open(file, formats=("JPEG", "PNG")) as image:
-                turned = image.getexif().get(0x0112) in SIDEWAYS
-                found[index] = image.size[::-1] if turned else image.size
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as fault:
-            broken.append((path, f"cannot be read: {type(fault).__name__}"))
-        except Image.DecompressionBombError:
-            broken.append((path, "too many pixels"))
+    with verdicts.Memory() as memory:
+        for index, file, path in zip(table.index, table["image"], table["path"], strict=True):
+            verdict = verdicts.verdict(file, memory)
+            if "reason" in verdict:
+                broken.append((path, verdict["reason"]))
+            else:
+                found[index] = (verdict["width"], verdict["height"])
     return found, broken
 
 

@@ -1,4 +1,4 @@
-"""Reads bone X-rays in one of three layouts, told apart by what lies at the root.
+"""Reads bone X-rays in one of four layouts, told apart by what lies at the root.
 
 FracAtlas (4,083 pictures, 717 of them fractured; the patients are not published):
 
@@ -33,6 +33,8 @@ Class folders, any names, as many classes as there are:
     Without a csv, names that are all like `9001695L.png` give the digits. Else each picture
     stands alone, and its patient is its path.
 
+Imported from DICOM: `images.csv` with a column `class` that you filled (see `imported`).
+
 In every layout `masks/<path of the picture, ending .png>` may hold the known lesion in
 white. Hidden folders are left out.
 """
@@ -44,7 +46,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from medkeras.errors import DataError, Problem
-from medkeras.readers import listing
+from medkeras.readers import imported, listing
 
 TRAIN_PARTS = {"train", "training"}
 VALID_PARTS = {"valid", "val", "validation"}
@@ -106,7 +108,7 @@ def _layout(root):
             return _fracatlas
     if any(True for pattern in ("XR_*", "train/XR_*", "valid/XR_*") for _ in root.glob(pattern)):
         return _mura
-    return _class_folders
+    return imported.rows if imported.fits(root) else _class_folders
 
 
 def _fracatlas(root, paths, problems, notes):

@@ -6,7 +6,8 @@ kind inside it:
     mrnet       train-acl.csv and the like, or train/axial, valid/sagittal, ...
     chexpert    train.csv or valid.csv with the columns Path and Frontal/Lateral
     knee        JSL.csv, or folders named 0 to 4 with pictures like 9001695L.png
-    bone        dataset.csv and images, XR_* folders, or any two folders with pictures
+    bone        dataset.csv and images, XR_* folders, images.csv of an import, or any two folders
+                with pictures
 
 Only names and headers are read, and of large folders only the beginning.
 """
@@ -16,7 +17,7 @@ import os
 from pathlib import Path
 
 from medkeras.errors import DataError, Problem
-from medkeras.readers import bone, chexpert, folders, knee, listing, mrnet
+from medkeras.readers import bone, chexpert, folders, imported, knee, listing, mrnet
 
 READERS = {"bone": bone.read, "mrnet": mrnet.read, "chexpert": chexpert.read, "knee": knee.read}
 FITS = {"mrnet": mrnet.fits, "chexpert": chexpert.fits, "knee": knee.fits}
@@ -67,6 +68,8 @@ def recognised(root) -> str:
 
 def _bones(root):
     if (root / "dataset.csv").is_file() and (root / "images").is_dir():
+        return True
+    if imported.fits(root):
         return True
     tops = folders.inside(root)
     parts = [folder for folder in tops if folder.name.lower() in bone.PARTS]
