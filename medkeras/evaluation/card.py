@@ -23,6 +23,8 @@ def text(run, data, scores, context) -> str:
         f"# {plain(run.experiment)}",
         "**Research use only, not a medical device.**",
     ]
+    if context["null"]:
+        parts.append(f"> **Null control, {context['null']}.** A model of nothing: never use it.")
     if run.sample:
         parts.append(
             "> **Synthetic sample data (phantoms).** These numbers say nothing about patients."

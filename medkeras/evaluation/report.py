@@ -16,6 +16,7 @@ from markupsafe import Markup
 from medkeras.evaluation import card, diagram, metrics, overlays, plots, sizes
 from medkeras.evaluation.pages import rendered
 from medkeras.files import atomic
+from medkeras.preparation import control
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 LOOKED_UP = 50
@@ -53,6 +54,7 @@ def _context(run, model, data, scores, cams):
         "folder": Path(run.folder).name,
         "date": datetime.now(UTC).strftime("%d %B %Y"),
         "synthetic": synthetic,
+        "null": control.NULLS.get(described.get("null_control")),
         "task": scores.task,
         "classes": scores.classes,
         "metrics": scores.metrics,

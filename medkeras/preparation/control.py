@@ -15,7 +15,7 @@ import pandas as pd
 
 from medkeras.readers import tables
 
-NULLS = ("permuted", "noise")
+NULLS = {"permuted": "labels permuted by patient", "noise": "pictures of noise"}
 # Side of a noise picture, and slices of a noise volume: small, for the pipeline resizes.
 SIZE, SLICES, GRAIN = 64, 8, 16
 

@@ -42,8 +42,8 @@ def of(flags) -> list[Part]:
         ]
     if flags.null_control:
         return [
-            Part("permuted", "labels permuted by patient; nothing can be learned", null="permuted"),
-            Part("noise", "pictures of noise; nothing can be learned", null="noise"),
+            Part(null, f"{words}; nothing can be learned", null=null)
+            for null, words in control.NULLS.items()
         ]
     return []
 
