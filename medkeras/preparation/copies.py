@@ -5,12 +5,14 @@ them count as one.
 """
 
 import re
+from collections import Counter
 
 import numpy as np
 import pandas as pd
 
 from medkeras.errors import Problem
 from medkeras.preparation import duplicates
+from medkeras.preparation.sets import joined
 from medkeras.readers import tables
 
 # From the surest kind to the least sure, and how a sentence names the other one.
@@ -26,6 +28,8 @@ ALTERED = re.compile(
 )
 SPLIT = "split"
 AGAIN = re.compile(r" ?\(\d+\)$")
+# How Roboflow names the versions that it makes of a picture: NAME.rf.<32 hexadecimal digits>.
+EXPORTED = re.compile(r"(.+)\.rf\.[0-9a-f]{32}")
 RESPLIT = "use --resplit for a split that keeps them together, or remove the copies"
 
 
@@ -64,7 +68,7 @@ def groups(table: pd.DataFrame, sets: list[dict]) -> pd.Series:
     """
     patients = table["patient"].tolist()
     pairs = [(patients[same["rows"][0]], patients[row]) for same in sets for row in same["rows"]]
-    return table["patient"].map(_joined(pairs))
+    return table["patient"].map(joined(pairs))
 
 
 def conflicts(table: pd.DataFrame, sets: list[dict]) -> list[Problem]:
@@ -145,11 +149,13 @@ def remarks(table: pd.DataFrame, sets: list[dict]) -> list[Problem]:
         remedy = "their patients count as one in a new split" if shared else ""
         notes.append(Problem(first, reason, remedy, "note"))
     names = [path.rsplit("/", 1)[-1].rpartition(".")[0] for path in table["path"]]
-    known = set(names)
+    known, exported = set(names), Counter(_original(name) for name in set(names))
     odd = [
         path
         for path, name in zip(table["path"], names, strict=True)
-        if ALTERED.search(name) or (AGAIN.search(name) and AGAIN.sub("", name) in known)
+        if ALTERED.search(name)
+        or (AGAIN.search(name) and AGAIN.sub("", name) in known)
+        or (EXPORTED.fullmatch(name) and exported[_original(name)] > 1)
     ]
     if odd:
         more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
@@ -157,6 +163,11 @@ def remarks(table: pd.DataFrame, sets: list[dict]) -> list[Problem]:
         remedy = "if they are, name one patient for original and copy in a csv"
         notes.append(Problem("names", reason, remedy, "note"))
     return notes
+
+
+def _original(name):
+    found = EXPORTED.fullmatch(name)
+    return found[1] if found else name
 
 
 def _equal(kind, column, keys):
@@ -181,7 +192,7 @@ def _near(column, verdicts, pixels):
         return []
     sketches = np.stack([verdicts[row]["sketch"] for row in firsts])
     pairs = duplicates.links(sketches)
-    root, sets, least = _joined((one, other) for one, other, _ in pairs), {}, {}
+    root, sets, least = joined((one, other) for one, other, _ in pairs), {}, {}
     for place in sorted({place for one, other, _ in pairs for place in (one, other)}):
         sets.setdefault(root(place), []).extend(same[pixels[firsts[place]]])
     for one, _, correlation in pairs:
@@ -195,23 +206,6 @@ def _near(column, verdicts, pixels):
         }
         for name, rows in sets.items()
     ]
-
-
-def _joined(pairs):
-    """Returns a function that names the set of a member, by the first in order."""
-    parent = {}
-
-    def root(member):
-        while (above := parent.get(member, member)) != member:
-            parent[member] = parent.get(above, above)
-            member = above
-        return member
-
-    for one, other in pairs:
-        low, high = sorted((root(one), root(other)))
-        if low != high:
-            parent[high] = low
-    return root
 
 
 def _other(same):

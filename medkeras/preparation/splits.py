@@ -6,10 +6,12 @@ one of many or many at once, are spread as evenly as whole patients allow.
 """
 
 import hashlib
+from collections import Counter
 
 import pandas as pd
 
 from medkeras.errors import DataError, Problem
+from medkeras.preparation.sets import joined
 from medkeras.readers import tables
 
 SIDES = ("train", "val", "test")
@@ -28,8 +30,10 @@ def by_patient(
 
     Patients that the audit joined (column `group`, else a byte-identical picture) count as one.
     A patient is tested on where the hash of seed and name falls into the lowest `test` of all
-    hashes; a class that chance left without a patient there gives the one with the lowest hash.
-    Validation is cut from the others, stratified. The order of the rows does not matter.
+    hashes; joined patients have the lowest hash among them. A class, or the presence or absence
+    of a finding, that chance left without a patient there gives the one with the lowest hash, and
+    a note says so. Validation is cut from the others, stratified. The order of the rows does not
+    matter.
 
     A published split (column `split`) is honoured: its test side stays, and validation is
     cut from its training side unless it has one.
@@ -56,20 +60,25 @@ def by_patient(
         )
     if fold and not 0 <= fold[0] < fold[1]:
         raise ValueError(f"fold={fold}: expected (k, K) with k in 0..K-1")
+    if table["patient"].isna().any():
+        rows = ", ".join(table.loc[table["patient"].isna(), "path"].head().astype(str))
+        raise DataError(
+            [Problem(rows, "has no patient", "name one, or the path where none is known")]
+        )
     result = table.copy()
     groups = _groups(table)
-    tags = _tags(table, groups)
+    tags, keys = _tags(table, groups), _keys(table, groups, seed)
     if "split" in table and not resplit:
-        result["split"] = _completed(table, groups, tags, seed, validation, fold)
+        result["split"] = _completed(table, groups, tags, keys, validation, fold)
     else:
         if fold:
             _refuse_few(table, tags, fold[1])
-            tested = set(_folds(tags, fold[1], seed)[fold[0]])
+            tested = set(_folds(tags, fold[1], keys)[fold[0]])
         else:
-            tested, lent = _tested(table, tags, seed, test)
+            tested, lent = _tested(table, tags, keys, test)
             result.attrs["notes"] = [*table.attrs.get("notes", []), *lent]
             validation = validation / (1 - test)
-        sides = _validated(tags[~_of(tags).isin(tested)], validation, seed)
+        sides = _validated(tags[~_of(tags).isin(tested)], validation, keys)
         result["split"] = groups.map(sides | dict.fromkeys(tested, "test"))
     _refuse_missing(result, groups)
     return result
@@ -104,22 +113,24 @@ def _groups(table):
     """Names for each row the set of patients that must stay together."""
     if "group" in table:
         return table["group"]
-    parent = {patient: patient for patient in table["patient"]}
-
-    def root(patient):
-        while parent[patient] != patient:
-            parent[patient] = parent[parent[patient]]
-            patient = parent[patient]
-        return patient
-
+    pairs = []
     if "sha256" in table:
         same = table[table["sha256"].notna()].groupby("sha256")["patient"].unique()
-        for patients in same:
-            for other in patients[1:]:
-                # The smaller name leads, so that the order of the rows does not matter.
-                low, high = sorted((root(patients[0]), root(other)))
-                parent[high] = low
-    return table["patient"].map(root)
+        pairs = [(patients[0], other) for patients in same for other in patients[1:]]
+    return table["patient"].map(joined(pairs))
+
+
+def _keys(table, groups, seed):
+    """Returns the key of each group: the lowest hash among its patients.
+
+    A copy that joins another patient to a group so never takes a patient out of the test part.
+    """
+    pairs = set(zip(groups, table["patient"], strict=True))
+    keys = {}
+    for group, patient in pairs:
+        key = hashlib.sha256(f"{int(seed)}\0{patient}".encode()).digest()
+        keys[group] = min(key, keys.get(group, key))
+    return keys
 
 
 def _tags(table, groups):
@@ -138,24 +149,25 @@ def _of(tags):
     return tags.index.get_level_values("group")
 
 
-def _tested(table, tags, seed, share):
+def _tested(table, tags, keys, share):
     """Chooses the test groups by their hash alone, where every class can spare one."""
-    order = sorted(_of(tags).unique(), key=lambda group: _key(seed, group))
     limit, notes = int(share * 2**256), []
-    tested = {group for group in order if int.from_bytes(_key(seed, group)) < limit}
-    if "label" not in table:
-        return tested or set(order[:1]), notes
-    place = {group: number for number, group in enumerate(order)}
-    names = table.groupby("label")["class"].first()
-    for label, name in names.items():
-        groups = sorted(tags.xs(f"label = {label}", level="tag").index, key=place.get)
-        if not tested & set(groups):
+    tested = {group for group, key in keys.items() if int.from_bytes(key) < limit}
+    names = {f"label = {label}": name for label, name in _classes(table).items()}
+    for tag, own in tags.drop("all", level="tag").groupby("tag"):
+        groups = sorted(_of(own), key=keys.get)
+        if len(groups) >= len(SIDES) and not tested & set(groups):
             tested.add(groups[0])
-            notes.append(_lent(name).as_dict())
-        # Two must stay, to train and to validate.
-        spare = max(len(groups) - 2, 1)
-        tested -= set([group for group in groups if group in tested][spare:])
-    return tested, notes
+            notes.append(_lent(names.get(tag, tag)).as_dict())
+        if tag in names:
+            # Two must stay, to train and to validate.
+            spare = max(len(groups) - 2, 1)
+            tested -= set([group for group in groups if group in tested][spare:])
+    return tested or {min(keys, key=keys.get)}, notes
+
+
+def _classes(table):
+    return {} if "label" not in table else table.groupby("label")["class"].first()
 
 
 def _lent(name):
@@ -168,16 +180,16 @@ def _lent(name):
     )
 
 
-def _validated(tags, share, seed):
-    sides = _spread(tags, {"val": share, "train": 1 - share}, seed)
+def _validated(tags, share, keys):
+    sides = _spread(tags, {"val": share, "train": 1 - share}, keys)
     return {group: side for side, groups in sides.items() for group in groups}
 
 
-def _folds(tags, number, seed):
-    return list(_spread(tags, dict.fromkeys(range(number), 1 / number), seed).values())
+def _folds(tags, number, keys):
+    return list(_spread(tags, dict.fromkeys(range(number), 1 / number), keys).values())
 
 
-def _spread(tags, shares, seed):
+def _spread(tags, shares, keys):
     """Spreads groups over sides, label by label, the rarest label first.
 
     A stratification of many labels at once, after the idea of Sechidis, Tsoumakas and Vlahavas
@@ -187,7 +199,7 @@ def _spread(tags, shares, seed):
     Args:
         tags: pictures by (group, tag).
         shares: side -> share of the pictures; the last side takes the rest.
-        seed: of the order of the groups.
+        keys: hash of each group, which orders them.
 
     Returns:
         dict of side -> list of groups.
@@ -203,7 +215,7 @@ def _spread(tags, shares, seed):
         goal = sum(brings[group][tag] for group in holders[tag])
         free = sorted(
             (group for group in holders[tag] if group not in placed),
-            key=lambda group: _key(seed, group),
+            key=keys.get,
             reverse=True,
         )
         allowed = taken = 0
@@ -222,10 +234,34 @@ def _spread(tags, shares, seed):
                 placed.add(group)
                 for other, pictures in brings[group].items():
                     has[other][side] += pictures
+    return _gone_round(sides, brings, holders, keys)
+
+
+def _gone_round(sides, brings, holders, keys):
+    """Moves a group to each side that lacks a label because rarer ones decided before it."""
+    place = {group: side for side, groups in sides.items() for group in groups}
+    number = Counter((tag, place[group]) for group in place for tag in brings[group])
+    for tag in sorted(holders, key=lambda tag: (len(holders[tag]), tag)):
+        for side in sides:
+            if number[tag, side]:
+                continue
+            spare = [
+                group
+                for group in holders[tag]
+                if all(number[other, place[group]] > 1 for other in brings[group])
+            ]
+            if not spare:
+                continue
+            moved = min(spare, key=keys.get)
+            number.subtract((other, place[moved]) for other in brings[moved])
+            number.update((other, side) for other in brings[moved])
+            sides[place[moved]].remove(moved)
+            sides[side].append(moved)
+            place[moved] = side
     return sides
 
 
-def _completed(table, groups, tags, seed, validation, fold):
+def _completed(table, groups, tags, keys, validation, fold):
     published = table["split"]
     unknown = sorted(set(published) - set(SIDES), key=str)
     if unknown:
@@ -240,10 +276,10 @@ def _completed(table, groups, tags, seed, validation, fold):
     rest = published != "test"
     tags = tags[_of(tags).isin(groups[rest])]
     if fold:
-        chosen = set(_folds(tags, fold[1], seed)[fold[0]])
+        chosen = set(_folds(tags, fold[1], keys)[fold[0]])
         sides = {group: "val" if group in chosen else "train" for group in groups[rest]}
     else:
-        sides = _validated(tags, validation, seed)
+        sides = _validated(tags, validation, keys)
     return published.where(~rest, groups.map(sides))
 
 
@@ -274,10 +310,10 @@ def divided(table: pd.DataFrame, groups: pd.Series | None = None) -> list[Proble
 
 
 def _refuse_missing(table, groups):
-    if "label" not in table:  # real sets have findings that nobody has
-        return
+    # Of findings only the whole is checked: real sets have some that nobody has.
+    classes = table.groupby("class", sort=False) if "label" in table else [("the data", table)]
     problems = []
-    for name, rows in table.groupby("class", sort=False):
+    for name, rows in classes:
         found = {side: groups[rows.index[rows["split"] == side]].nunique() for side in SIDES}
         if min(found.values()) == 0:
             listed = ", ".join(f"{side} {number}" for side, number in found.items())
@@ -295,7 +331,7 @@ def _refuse_missing(table, groups):
 def _refuse_few(table, tags, folds):
     if "label" not in table:
         return
-    names = table.groupby("label")["class"].first()
+    names = _classes(table)
     found = tags.drop("all", level="tag").groupby("tag").size()
     problems = [
         Problem(
@@ -308,7 +344,3 @@ def _refuse_few(table, tags, folds):
     ]
     if problems:
         raise DataError(problems)
-
-
-def _key(seed, group):
-    return hashlib.sha256(f"{int(seed)}\0{group}".encode()).digest()

@@ -113,7 +113,7 @@ def test_three_patients_of_a_class_are_enough_and_two_are_not():
         few = {**plenty, "a": [1], "b": [1, 1], "c": [1]}
         divided = splits.by_patient(table_of(few), seed=seed)
         assert sorted(sides(divided)[patient] for patient in "abc") == ["test", "train", "val"]
-    with pytest.raises(DataError, match="c1: needs a patient .* has train 1, val 0, test 1"):
+    with pytest.raises(DataError, match="c1: needs a patient .* has train 1, val 1, test 0"):
         splits.by_patient(table_of({**plenty, "a": [1], "b": [1, 1]}), seed=0)
 
 
@@ -188,6 +188,39 @@ def test_patients_that_the_audit_joined_stay_together():
     for seed in range(8):
         found = sides(splits.by_patient(table, seed=seed))
         assert found["p1"] == found["p7"] == found["p30"]
+
+
+def test_a_copy_under_a_new_name_takes_nobody_out_of_the_test_part():
+    table = table_of({f"p{n:02d}": [n % 2] for n in range(60)})
+    before = sides(splits.by_patient(table, seed=0))
+    tested = [patient for patient in before if before[patient] == "test"]
+    for patient in tested:
+        copy = table[table["patient"] == patient].assign(patient=f"a{patient}", path="copy.png")
+        both = pd.concat([table, copy], ignore_index=True)
+        after = sides(splits.by_patient(both, seed=0))
+        assert after[patient] == after[f"a{patient}"] == "test"
+
+
+def test_a_rare_finding_is_tested_on_and_it_is_said():
+    table = findings_of(200)
+    table["Rare"] = table["patient"].isin(["p0003", "p0050", "p0100"]).astype(float)
+    said = 0
+    for seed in range(12):
+        divided = splits.by_patient(table, seed=seed)
+        found = divided[divided["Rare"] == 1].groupby("split")["patient"].nunique()
+        assert found["test"] >= 1
+        said += any(note["path"] == "Rare = 1.0" for note in divided.attrs["notes"])
+    assert 3 < said < 12, "chance alone leaves three patients out of the test part in 61 %"
+
+
+def test_too_few_patients_and_unknown_ones_are_refused():
+    table = findings_of(2)
+    with pytest.raises(DataError, match="the data: needs a patient on every side"):
+        splits.by_patient(table, seed=0)
+    table = table_of({f"p{n}": [n % 2] for n in range(40)})
+    table.loc[3, "patient"] = None
+    with pytest.raises(DataError, match="3.png: has no patient"):
+        splits.by_patient(table, seed=0)
 
 
 def test_copies_leave_a_class_with_too_few():
