@@ -54,8 +54,8 @@ class DataError(MedkerasError):
         super().__init__("\n".join(lines))
 
 
-class Leaking(MedkerasError):
-    """The null control found something where there is nothing to find."""
+class ControlFailed(MedkerasError):
+    """The null control found something where there is nothing, or could not have found it."""
 
     exit_code = 3
 

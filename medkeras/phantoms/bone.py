@@ -22,6 +22,9 @@ window of a viewer, gamma, background gradient, blur and noise that grows with b
 drawn independently of the class, and sometimes a side marker. So mean and spread of the
 brightness, size, format and name say nothing about the class; patient numbers are shuffled.
 
+The labels are the truth, so the best score any reader of the pictures can reach is an AUC of 1 for
+every class (`ceiling`); difficulty limits only how much of the injury can be seen.
+
 `difficulty` (0 easy .. 1 hopeless) shrinks displacement, gap and angulation and raises the
 noise; the injury itself is never absent. Drawn at four times the size, then averaged.
 """
@@ -86,6 +89,15 @@ def write(
         stamp,
         lambda base: _write_all(base, classes, patients, (fewest, most), size, difficulty, seed),
     )
+
+
+def ceiling(classes=CLASSES) -> dict[str, float]:
+    """Returns the AUC of an ideal observer, who sees every injury: 1 for each class.
+
+    Args:
+        classes: names out of "healthy", "fractured", "beyond_repair".
+    """
+    return dict.fromkeys(classes, 1.0)
 
 
 def _write_all(base, classes, patients, per_patient, size, difficulty, seed):

@@ -154,7 +154,10 @@ def main(argv=None) -> int:
             atomic.write_json(given.out, found)
         except OSError as fault:
             parser.error(f"--out {given.out} cannot be written: {fault.strerror}")
-    print(json.dumps(found) if given.json else "\n".join(findings.lines(found)))
+    try:
+        print(json.dumps(found) if given.json else "\n".join(findings.lines(found)), flush=True)
+    except BrokenPipeError:  # `| head` has seen enough; Python would complain again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0 if found["ok"] else DataError.exit_code
 
 

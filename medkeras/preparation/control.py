@@ -29,14 +29,20 @@ def permuted(table, seed) -> pd.DataFrame:
     Args:
         table: from a reader.
         seed: of the permutation.
+
+    Returns:
+        A copy with other labels; known lesions (`mask`) are gone.
     """
     columns = [*tables.labels(table), *(["class"] if "class" in table else [])]
+    # How a finding is uncertain may tell that it is there.
+    columns += [name for name in table if name.startswith("uncertain ")]
     who = table["group" if "group" in table else "patient"]
     firsts = table[columns].groupby(who, sort=True).head(1).set_index(who[~who.duplicated()])
     firsts = firsts.sort_index()
     shuffled = firsts.iloc[np.random.default_rng(seed).permutation(len(firsts))]
     shuffled.index = firsts.index
-    result = table.copy()
+    result = table.drop(columns="mask", errors="ignore")
+    result.attrs = dict(table.attrs)
     for column in columns:
         drawn = who.map(shuffled[column])
         result[column] = drawn.astype(table[column].dtype)

@@ -49,6 +49,8 @@ def holds_a_run(folder: Path) -> bool:
     """Says whether there is something to lose: not where a run failed before it trained."""
     status = read(folder / "status.json").get("status")
     trained = (folder / "checkpoint").exists() or (folder / "tuning").exists()
+    # A run of several, folds or nulls, keeps what it trained in their folders.
+    trained = trained or any(folder.glob("*/status.json"))
     return status is not None and (status != "failed" or trained)
 
 

@@ -299,7 +299,8 @@ class Run:
             run._fresh()
             run.terminal = terminal.Terminal(run.folder)
             self.say(f"{part.name}: {part.words}")
-            if folder.read(run.folder / "status.json").get("status") == "finished":
+            status = folder.read(run.folder / "status.json").get("status")
+            if self.resumed and status == "finished":
                 continue
             run.folder.mkdir(exist_ok=True)
             # A model of the part before would change the names, and so the order, of layers.

@@ -1,11 +1,13 @@
 import json
 import runpy
+import shutil
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from medkeras.errors import ControlFailed
 from medkeras.preparation import control, splits
 from medkeras.readers import tables
 from medkeras.training import parts
@@ -46,9 +48,24 @@ if __name__ == "__main__":
 '''
 
 GROUPED = "return splits.by_patient(table, **splitting)"
-# As a public system did: the rarer class is multiplied, then the rows are divided at random.
-OVERSAMPLED = """table = pd.concat([table, table, table], ignore_index=True)
-    side = np.random.default_rng(0).choice(["train", "val", "test"], len(table), p=[0.6, 0.2, 0.2])
+# As a public system did: the classes are enlarged by mixtures of neighbouring pictures (SMOTE),
+# then the rows are divided at random.
+OVERSAMPLED = """import cv2
+    from medkeras.files import decode
+    pixels = [cv2.resize(decode.picture(file).pixels, (16, 16)) for file in table["image"]]
+    flat, rng, rows = np.reshape(pixels, (-1, 256)).astype(float), np.random.default_rng(0), []
+    folder = {folder!r}
+    for name in np.unique(table["class"]):
+        own = np.flatnonzero(table["class"] == name)
+        far = ((flat[own, None] - flat[own]) ** 2).sum(-1)
+        for number, row in enumerate(own):
+            other = own[np.argsort(far[number])[rng.integers(1, 6)]]
+            mixed = flat[row] + rng.random() * (flat[other] - flat[row])
+            file = f"{folder}/{name}-{number}.png"
+            cv2.imwrite(file, mixed.reshape(16, 16).astype(np.uint8))
+            rows.append(table.iloc[row].to_dict() | dict(image=file, path=file, sha256=file))
+    table = pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
+    side = rng.choice(["train", "val", "test"], len(table), p=[0.6, 0.2, 0.2])
     return table.assign(split=side)"""
 # As another did: each knee on its own, whoever it belongs to.
 BY_PICTURE = """alone = table.assign(patient=table["path"], group=table["path"])
@@ -62,6 +79,8 @@ def start(tmp_path, monkeypatch, capsys):
     def run(divided, *argv):
         page = tmp_path / "experiments" / "linear.py"
         page.parent.mkdir(exist_ok=True)
+        (tmp_path / "mixed").mkdir(exist_ok=True)
+        divided = divided.replace("{folder!r}", repr(str(tmp_path / "mixed")))
         page.write_text(PAGE.replace("{divided}", divided))
         out = tmp_path / "run"
         monkeypatch.setattr(sys, "argv", [str(page), "--out", str(out), *map(str, argv)])
@@ -80,30 +99,45 @@ def knees(phantom_folder):
     return phantom_folder(patients=160, pictures=(2, 2))
 
 
-def nulls(out):
-    found = json.loads((out / "null_control.json").read_text())["nulls"]
-    return {null["part"]: null for null in found}
+def control_of(out):
+    return json.loads((out / "null_control.json").read_text())
 
 
 def test_the_null_control_is_quiet_on_a_split_by_patient(start, knees):
     code, said, out = start(GROUPED, "--data", knees, "--null-control")
     assert code == 0 and "null control passed" in said
-    for null in nulls(out).values():
-        assert null["auc_low"] < 0.5 < null["auc_high"]
-    status = json.loads((out / "status.json").read_text())
-    assert status["status"] == "finished"
-    for name in ("permuted", "noise"):
-        described = json.loads((out / name / "environment.json").read_text())
-        assert described["data"]["null_control"] == name
+    assert control_of(out)["outcome"] == "passed"
+    for null in control_of(out)["nulls"]:
+        described = json.loads((out / null["null"] / "environment.json").read_text())
+        assert described["data"]["null_control"] == null["null"]
+        assert null["auc"]["mean"]["low"] < 0.5 < null["auc"]["mean"]["high"]
+    assert json.loads((out / "status.json").read_text())["status"] == "finished"
+    # Without --resume, what was found for one page or data set is not taken for another's.
+    code, _, _ = start(GROUPED, "--data", knees, "--null-control", "--seed", "7")
+    assert code == 2
 
 
-@pytest.mark.parametrize("pipeline", [OVERSAMPLED, BY_PICTURE], ids=["oversampled", "by picture"])
-def test_the_null_control_catches_a_pipeline_that_leaks(start, knees, pipeline):
+@pytest.mark.parametrize(
+    ("pipeline", "caught"),
+    [(OVERSAMPLED, {"permuted", "noise"}), (BY_PICTURE, {"noise"})],
+    ids=["oversampled", "by picture"],
+)
+def test_the_null_control_catches_a_pipeline_that_leaks(start, knees, pipeline, caught):
     code, said, out = start(pipeline, "--data", knees, "--null-control")
-    assert code == 3 and "the null control failed" in said, said
-    assert nulls(out)["noise"]["auc_low"] > 0.5
+    assert code == 3 and "null control failed" in said, said
+    found = control_of(out)
+    assert found["outcome"] == "failed"
+    assert {null["null"] for null in found["nulls"] if null["outcome"] == "failed"} >= caught
     status = json.loads((out / "status.json").read_text())
     assert status["status"] == "failed" and "recognised" in status["reason"]
+    # Mending the page does not mend the verdict: it stays until it is made again.
+    assert start(GROUPED, "--data", knees, "--null-control")[0] == 2
+
+
+def test_a_control_that_could_not_see_a_leak_does_not_pass(start, phantom_folder):
+    code, said, out = start(GROUPED, "--data", phantom_folder(), "--null-control", "--epochs", "1")
+    assert code == 3 and "null control inconclusive" in said and "passed" not in said
+    assert control_of(out)["outcome"] == "inconclusive"
 
 
 def test_folds_test_every_patient_once(start, knees):
@@ -116,10 +150,66 @@ def test_folds_test_every_patient_once(start, knees):
     for row in table.itertuples():
         scores = json.loads((out / row.part / "metrics.json").read_text())
         assert row.auc == scores["mean"]["auc"]["value"] and row.n == scores["n"]
+    assert start(GROUPED, "--data", knees)[0] == 2, "a run of several is something to lose"
     before = (out / "fold-1" / "predictions.csv").stat().st_mtime_ns
-    (out / "status.json").write_text('{"status": "interrupted"}')
+    (out / "status.json").write_text('{"status": "failed"}')
     assert start(GROUPED, "--resume")[0] == 0
     assert (out / "fold-1" / "predictions.csv").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("aucs", "outcome"),
+    [
+        ({"mean": (0.62, 0.55, 0.69)}, "failed"),
+        ({"mean": (0.60, 0.51, 0.69)}, "passed"),  # 99 % reach further than 95 %
+        ({"mean": (0.38, 0.30, 0.45)}, "passed"),
+        ({"mean": (0.99, None, None)}, "inconclusive"),
+        ({"mean": (0.9, None, None), "a": (0.9, 0.8, 1.0), "b": (0.9, None, None)}, "failed"),
+        ({"mean": (0.5, None, None), "a": (0.5, 0.4, 0.6)}, "passed"),
+        ({}, "inconclusive"),
+    ],
+)
+def test_a_null_is_judged_by_its_interval(tmp_path, aucs, outcome):
+    entries = {
+        name: {"auc": dict(zip(("value", "low", "high"), auc, strict=True))}
+        for name, auc in aucs.items()
+    }
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "history.csv").write_text("epoch,loss\n1,0.7\n2,0.2\n")
+    if entries:
+        found = {"mean": entries.pop("mean"), "classes": entries}
+        (tmp_path / "one" / "metrics.json").write_text(json.dumps(found))
+    parts_of = [parts.Part("one", "", null="noise")]
+    if outcome == "passed":
+        parts.summary(tmp_path, parts_of)
+    else:
+        with pytest.raises(ControlFailed, match=f"null control {outcome}"):
+            parts.summary(tmp_path, parts_of)
+    assert control_of(tmp_path)["outcome"] == outcome
+
+
+def test_a_model_that_learned_nothing_is_pointed_out(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "history.csv").write_text("epoch,loss\n1,0.70\n2,0.69\n")
+    auc = {"auc": {"value": 0.5, "low": 0.4, "high": 0.6}}
+    (tmp_path / "one" / "metrics.json").write_text(json.dumps({"mean": auc, "classes": {}}))
+    said = parts.summary(tmp_path, [parts.Part("one", "", null="noise")])
+    assert "a leak may not show" in said
+
+
+def test_folds_of_a_published_test_part_say_so(start, knees, tmp_path):
+    published = tmp_path / "published"
+    for name in ("healthy", "fractured"):
+        for picture in sorted((knees / name).glob("*.png")):
+            part = "test" if int(picture.name[1:4]) % 4 == 0 else "train"
+            (published / part / name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(picture, published / part / name)
+    shutil.copy(knees / "patients.csv", published)
+    table = pd.read_csv(published / "patients.csv")
+    table["path"] = [path.split("/")[-1] for path in table["path"]]
+    table.to_csv(published / "patients.csv", index=False)
+    code, said, _ = start(GROUPED, "--data", published, "--folds", "2", "--epochs", "1")
+    assert code == 0 and "the published test part is the same" in said
 
 
 def exams():
@@ -149,6 +239,14 @@ def test_noise_resembles_itself_in_a_patient_and_nobody_else(tmp_path):
     assert made["sha256"].nunique() == 12
     other = control.noise(table, 1, tmp_path / "other")
     assert not (other["sha256"] == made["sha256"]).any()
+
+
+def test_uncertainty_is_permuted_with_its_finding_and_masks_are_gone():
+    table = exams()
+    table["uncertain acl"] = table["acl"].isna()
+    made = control.permuted(table.assign(mask="file"), 3)
+    assert (made["uncertain acl"] == made["acl"].isna()).all() and made["uncertain acl"].any()
+    assert "mask" not in made
 
 
 def test_joined_patients_are_permuted_as_one():

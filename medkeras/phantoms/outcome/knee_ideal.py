@@ -57,7 +57,7 @@ def ceiling(risk_effect: float = 1.0) -> dict:
 
     The same 200,000 knees each time. Every knee counts as positive with its chance and as
     negative with the rest, so the coin that decides the label adds no noise: the standard
-    error of each number is below 0.001.
+    error of each number is below 0.002.
 
     Args:
         risk_effect: 0 or more, as in `knee_xray.write`.
