@@ -17,10 +17,12 @@ from pydicom import Dataset, config, dcmread
 
 from medkeras.files import dicom_pixels, dicom_tags, grey
 from medkeras.files.dicom_streams import AGAIN
-from medkeras.files.foreign import MAX_BYTES, Unreadable
+from medkeras.files.foreign import MAX_BYTES, Unreadable, named, refuse_lost
 
 DICOMDIR = "1.2.840.10008.1.3.10"
 DEFLATED = "1.2.840.10008.1.2.1.99"
+# What is called so and is no DICOM file is a lost picture.
+SUFFIXES = (".dcm", ".dicom", ".ima")
 # Its messages quote the values of a file, which may be names.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 config.settings.reading_validation_mode = config.IGNORE
@@ -29,6 +31,7 @@ config.settings.reading_validation_mode = config.IGNORE
 def task(
     data: bytes,
     *,
+    suffix: str = "",
     key: str = "",
     pixels: bool = True,
     voi: str = "first",
@@ -39,6 +42,7 @@ def task(
 
     Args:
         data: the file's content.
+        suffix: ending of the file's name, such as ".dcm", in any case; "" where it has none.
         key: secret of the keyed hashes, hexadecimal; without it there are none.
         pixels: decode the pixels too; else the header alone is read and checked.
         voi: "first" takes the first VOI LUT or window in the file, "percentile" the 0.5th to
@@ -70,7 +74,7 @@ def task(
     with warnings.catch_warnings(record=True):
         warnings.simplefilter("always")
         try:
-            return _read(data, key, pixels, voi, bits, allow_burned_in)
+            return _read(data, suffix, key, pixels, voi, bits, allow_burned_in)
         except (Unreadable, MemoryError):
             raise
         except Exception as fault:  # ten types have been seen on damaged files
@@ -79,37 +83,29 @@ def task(
             ) from fault
 
 
-def parsed(data: bytes) -> Dataset | dict:
+def parsed(data: bytes, suffix: str = "") -> Dataset | dict:
     """Reads the header of a DICOM file.
 
     Args:
         data: the file's content.
+        suffix: ending of the file's name.
 
     Returns:
         pydicom's dataset, or the facts of a file that is not DICOM.
 
     Raises:
-        Unreadable: empty, without preamble, or compressed beyond what is read.
+        Unreadable: lost in copying, called DICOM but something else, without preamble, or
+            compressed beyond what is read.
     """
-    if not data:
-        raise Unreadable("is empty", "copy it again")
-    if data.startswith(b"version https://git-lfs"):
-        raise Unreadable("is a Git LFS pointer, not the picture", "run `git lfs pull`")
     if data[128:132] != b"DICM":
-        # A bare data set begins with group 2 or 8; guessing the rest gives wrong pixels.
-        if data[:2] in (b"\2\0", b"\x08\0", b"\0\x08"):
-            raise Unreadable(
-                "lacks the preamble of a DICOM file, so its coding would be a guess",
-                "convert it, for example with `dcmconv +F`",
-            )
-        return _other("is not a DICOM file", "nothing to do, or move it away")
+        return _no_dicom(data, suffix.lower())
     if DEFLATED.encode() in data[132:1156]:
         _refuse_bomb(data)
     return dcmread(io.BytesIO(data))
 
 
-def _read(data, key, pixels, voi, bits, allow_burned_in):
-    dataset = parsed(data)
+def _read(data, suffix, key, pixels, voi, bits, allow_burned_in):
+    dataset = parsed(data, suffix)
     if isinstance(dataset, dict):
         return dataset, []
     meta = getattr(dataset, "file_meta", None) or Dataset()
@@ -130,10 +126,13 @@ def _read(data, key, pixels, voi, bits, allow_burned_in):
         raise Unreadable("holds no pixels", AGAIN)
     shape = dicom_pixels.shape(dataset)
     notes, shared = [], _shared(dataset)
+    tags = dicom_tags.described(dataset, shared, notes)
+    if tags["intent"] == "processing":
+        notes.append("meant for processing, the same exposure may be there for display too")
     facts = {
         "kind": "slices" if modality == "MR" else "film",
         "ids": dicom_tags.identity(dataset, bytes.fromhex(key)) if key else {},
-        "tags": dicom_tags.described(dataset, shared),
+        "tags": tags,
         "shape": list(shape),
         "bits_stored": int(dataset.BitsStored),
         "notes": notes,
@@ -192,6 +191,28 @@ def _film(dataset, values, padding, facts, voi, bits):
     window = grey.by_percentile(values)
     facts["voi"], facts["window"] = "percentile", list(window)
     return grey.rendered(values, window, bits=bits, inverted=facts["inverted"])
+
+
+def _no_dicom(data, suffix):
+    """Refuses what was a DICOM file or should be one; returns the facts of anything else."""
+    # Many pictures are named by a number or a UID alone. What has another ending may well be a
+    # page of help or an empty table: discs of pictures bring such files along.
+    if not suffix or suffix in SUFFIXES or suffix[1:].isdecimal():
+        refuse_lost(data, "picture")
+        if not data.strip(b"\0"):
+            raise Unreadable("holds nothing but zeros", "copy or download it again")
+    # A bare data set begins with group 2 or 8; guessing the rest gives wrong pixels.
+    if data[:2] in (b"\2\0", b"\x08\0", b"\0\x08"):
+        raise Unreadable(
+            "lacks the preamble of a DICOM file, so its coding would be a guess",
+            "convert it, for example with `dcmconv +F`",
+        )
+    kind = named(data)
+    packed = kind in ("a zip archive", "a gzip archive")
+    reason = f"is {kind}, not a DICOM file" if kind else "is not a DICOM file"
+    if suffix in SUFFIXES:
+        raise Unreadable(reason, "unpack it" if packed else AGAIN)
+    return _other(reason, "unpack it" if packed else "nothing to do, or move it away")
 
 
 def _unwanted(dataset, modality):

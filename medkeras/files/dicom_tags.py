@@ -13,6 +13,8 @@ from datetime import date
 
 from pydicom import Dataset
 
+from medkeras.files import dicom_anatomy
+
 MODALITIES = {
     "CR": "computed radiography",
     "DX": "digital radiography",
@@ -42,21 +44,6 @@ STORAGE = {
     "1.2.840.10008.5.1.4.1.1.4.4": "MR",
 }
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-# PS3.16 annex L, as far as these modalities show them; spaces and signs removed.
-BODY_PARTS = {
-    *("ABDOMEN", "ANKLE", "ARM", "BACK", "BRAIN", "BREAST", "CALCANEUS", "CHEST", "CLAVICLE"),
-    *("COCCYX", "CSPINE", "ELBOW", "EXTREMITY", "FACE", "FEMUR", "FINGER", "FOOT", "FOREARM"),
-    *("HAND", "HEAD", "HEART", "HIP", "HUMERUS", "JAW", "KNEE", "LEG", "LOWERLEG", "LSPINE"),
-    *("LUNG", "MANDIBLE", "MAXILLA", "NECK", "NOSE", "ORBIT", "PATELLA", "PELVIS", "PROSTATE"),
-    *("RADIUS", "RADIUSULNA", "RIB", "SACRUM", "SCAPULA", "SHOULDER", "SKULL", "SPINE", "SSPINE"),
-    *("STERNUM", "THIGH", "THUMB", "TIBIA", "TIBIAFIBULA", "TLSPINE", "TMJ", "TOE", "TSPINE"),
-    *("ULNA", "UPPERARM", "WHOLEBODY", "WRIST"),
-}
-SAME_PART = {"KNEES": "KNEE", "BOTHKNEES": "KNEE", "THORAX": "CHEST", "RIBS": "RIB"}
-VIEWS = {
-    *("AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO", "LAT", "LATERAL", "OBL", "OBLIQUE"),
-    *("AXIAL", "SKYLINE", "CC", "MLO", "ML", "LM", "LMO", "XCCL", "XCCM", "AT", "SIO"),
-}
 # Name: tag, lowest and highest plausible value; units as in PS3.6.
 NUMBERS = {
     "kvp": ("KVP", 1, 500),
@@ -69,29 +56,44 @@ NUMBERS = {
 OLDEST = 90
 
 
-def described(dataset: Dataset, shared: Dataset | None = None) -> dict:
+def described(
+    dataset: Dataset, shared: Dataset | None = None, notes: list[str] | None = None
+) -> dict:
     r"""Reads the allow-list.
 
     Args:
         dataset: as pydicom read it.
         shared: functional groups of all frames, or None.
+        notes: list that grows where tags contradict each other, or None.
 
     Returns:
         Dict of words ("" where unknown) and numbers (None where unknown): modality,
-        body_part, side ("R", "L", "B" for both), view, sex ("M", "F", "O"), age (whole years,
-        90 for older), photometric, burned_in ("yes", "no", "not checked"), orientation
+        body_part, side ("R", "L", "B" for both) and view (see `dicom_anatomy`), intent
+        ("presentation", "processing"), sex ("M", "F", "O"), age (whole years, 90 for older),
+        photometric, burned_in ("yes", "no", "not checked"), orientation
         ("L\F" and the like: where rows and columns lead), pixel_spacing (mm between rows and
         between columns, or None), instance (number in the series), and `NUMBERS`.
     """
-    part = re.sub(r"[^A-Z]", "", _text(dataset, "BodyPartExamined").upper())
+    part = _text(dataset, "BodyPartExamined")
+    regions, views = (
+        [_text(item, "CodeValue") for item in _items(dataset, f"{name}Sequence")]
+        for name in ("AnatomicRegion", "ViewCode")
+    )
+    frames = [_text(item, "FrameLaterality") for item in _items(shared, "FrameAnatomySequence")]
+    sides = [_text(dataset, keyword) for keyword in ("ImageLaterality", "Laterality")]
     sex = _text(dataset, "PatientSex").upper()
     row, column = (_texts(dataset, "PatientOrientation") + ["", ""])[:2]
     instance = number(dataset, "InstanceNumber", -(10**6), 10**6)
     tags = {
         "modality": modality(dataset),
-        "body_part": _one_of(SAME_PART.get(part, part), BODY_PARTS),
-        "side": _side(dataset, shared),
-        "view": _one_of(_text(dataset, "ViewPosition").upper(), VIEWS),
+        "body_part": dicom_anatomy.body_part(part, regions),
+        "side": dicom_anatomy.side(
+            [sides[0], *frames, sides[1]], part, [] if notes is None else notes
+        ),
+        "view": dicom_anatomy.view(_text(dataset, "ViewPosition"), views, part),
+        "intent": {"FOR PRESENTATION": "presentation", "FOR PROCESSING": "processing"}.get(
+            _text(dataset, "PresentationIntentType").upper(), ""
+        ),
         "sex": _one_of(sex, {"M", "F", "O"}),
         "age": _age(dataset),
         "photometric": _one_of(
@@ -153,7 +155,8 @@ def identity(dataset: Dataset, key: bytes) -> dict[str, str]:
         "series": "SeriesInstanceUID",
         "image": "SOPInstanceUID",
     }
-    raw = {kind: _text(dataset, keyword) for kind, keyword in names.items()}
+    # An id with a backslash arrives as several values, and is one id all the same.
+    raw = {kind: "\\".join(_texts(dataset, keyword)) for kind, keyword in names.items()}
     pixels = dataset.get("PixelData") or b""
     raw["image"] = raw["image"] or hashlib.sha256(pixels).hexdigest()
     raw["series"] = raw["series"] or raw["image"]
@@ -164,7 +167,9 @@ def identity(dataset: Dataset, key: bytes) -> dict[str, str]:
 
 def keyed(key: bytes, kind: str, text: str) -> str:
     """Returns the first 16 hexadecimal digits of HMAC-SHA-256 of `kind` and `text`."""
-    return hmac.new(key, f"{kind}\0{text}".encode(), hashlib.sha256).hexdigest()[:16]
+    # Names of files need not be UTF-8; Python escapes what is not.
+    message = f"{kind}\0{text}".encode(errors="surrogateescape")
+    return hmac.new(key, message, hashlib.sha256).hexdigest()[:16]
 
 
 def place(dataset: Dataset, item: Dataset | None, shared: Dataset | None) -> list | None:
@@ -221,11 +226,15 @@ def number(dataset: Dataset, keyword: str, low: float, high: float) -> float | N
 
 
 def _inner(group, sequence, keyword, count, largest):
+    items = _items(group, sequence)
+    return _numbers(items[0], keyword, count, largest) if items else None
+
+
+def _items(holder, sequence):
     try:
-        item = group[sequence].value[0] if group is not None and sequence in group else None
+        return list(holder[sequence].value) if holder is not None and sequence in holder else []
     except Exception:  # a malformed sequence: the types are many
-        return None
-    return None if item is None else _numbers(item, keyword, count, largest)
+        return []
 
 
 def _numbers(dataset, keyword, count, largest):
@@ -244,15 +253,6 @@ def _spacing(dataset, shared):
         _numbers(dataset, "ImagerPixelSpacing", 2, 100),
     )
     return next((spacing for spacing in found if spacing and min(spacing) > 0), None)
-
-
-def _side(dataset, shared):
-    words = [_text(dataset, keyword) for keyword in ("ImageLaterality", "Laterality")]
-    try:
-        words.append(_text(shared.FrameAnatomySequence[0], "FrameLaterality"))
-    except Exception:  # absent, or malformed in one of many ways
-        pass
-    return next((word for word in words if word in ("R", "L", "B")), "")
 
 
 def _age(dataset):

@@ -11,6 +11,8 @@ from pydicom.pixels import apply_windowing
 POLICIES = ("first", "none", "percentile")
 # What lies outside is glare, metal and a few broken pixels.
 PERCENTILES = (0.5, 99.5)
+# A larger part of the pixels at the two ends shows a window for something else.
+DESTROYED = 0.9
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
@@ -72,9 +74,23 @@ def rendered(values: np.ndarray, window, *, bits: int = 8, inverted: bool = Fals
 
 
 def shows_nothing(values: np.ndarray, grey: np.ndarray) -> bool:
-    """Says whether a window turned different numbers into one single grey."""
+    """Says whether a window destroyed a picture.
+
+    It did where different numbers became one single grey, or where over 90 % of the pixels came
+    out quite black or quite white. Those at the picture's own lowest and highest number count as
+    neither: a saturated border loses nothing.
+
+    Args:
+        values: numbers of any shape, NaN where a pixel shows nothing.
+        grey: what `rendered` made of them.
+    """
     seen = ~np.isnan(values)
     if not seen.any():
         return True
     levels, numbers = grey[seen], values[seen]
-    return levels.min() == levels.max() and numbers.min() != numbers.max()
+    low, high = numbers.min(), numbers.max()
+    if levels.min() == levels.max():
+        return bool(low != high)
+    inner = levels[(numbers > low) & (numbers < high)]
+    ends = (inner == 0) | (inner == np.iinfo(grey.dtype).max)
+    return bool(inner.size and ends.mean() > DESTROYED)

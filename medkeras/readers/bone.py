@@ -30,8 +30,9 @@ Class folders, any names, as many classes as there are:
     class whose name says healthy is 0, the others follow in natural order; numbered names
     keep the order of their numbers. A csv at the root with a column path, image, image_id,
     file or filename gives the patient (first of patient, patient_id, source_group, group).
-    Without a csv, names that are all like `9001695L.png` give the digits. Else each picture
-    stands alone, and its patient is its path.
+    Without a csv, names that are all like `9001695L.png` give what stands before the side.
+    Else each picture stands alone, and its patient is its path. Folders named like patients or
+    studies are refused: they are a part of some other set.
 
 Imported from DICOM: `images.csv` with a column `class` that you filled (see `imported`).
 
@@ -53,7 +54,8 @@ VALID_PARTS = {"valid", "val", "validation"}
 TEST_PARTS = {"test", "testing"}
 PARTS = TRAIN_PARTS | VALID_PARTS | TEST_PARTS
 STUDY = re.compile(r"study[^/]*_(positive|negative)", re.IGNORECASE)
-SIDE = re.compile(r"(\d+)[LR]", re.IGNORECASE)
+# As MURA, CheXpert and imports name the folders of patients and studies.
+PERSON = re.compile(r"(patient|study)[-_ ]?\d+(_(positive|negative))?|[0-9a-f]{16}", re.IGNORECASE)
 
 
 def read(root) -> pd.DataFrame:
@@ -196,6 +198,11 @@ def _class_folders(root, paths, problems, notes):
             problems.append(Problem(path, "lies in no class folder", "move it into one"))
     folders = [path.split("/") for path in inside]
     names = [folder[depth - 1] for folder in folders]
+    person = next(filter(PERSON.fullmatch, names), None)
+    if person:
+        reason = f"holds a folder {person}, named like a patient or a study, expected classes"
+        remedy = "name the folder of the whole data set; see data/README.md for the layouts"
+        raise DataError([Problem(str(root), reason, remedy)])
     table = pd.DataFrame({"path": inside, "class": names}, dtype=object)
     table["patient"] = _patients_of(root, table, problems, notes)
     _add_split(table, [folder[0].lower() for folder in folders] if parts else [])
@@ -237,7 +244,7 @@ def _patients_of(root, table, problems, notes):
         by_path = {path: patients[row] for row, path in matched.items()}
         return [by_path.get(path, path) for path in table["path"]]
 
-    sides = [SIDE.fullmatch(PurePosixPath(path).stem) for path in table["path"]]
+    sides = [listing.KNEE.fullmatch(PurePosixPath(path).stem) for path in table["path"]]
     if sides and all(sides):
         return [side[1] for side in sides]
     notes.append(_alone("no csv names the patients"))

@@ -31,6 +31,8 @@ The folder may be the one that holds `train.csv`, or the one around it. `valid` 
 test part beside `train`. Any other file or folder there, such as `masks`, is left alone.
 """
 
+import os
+
 import pandas as pd
 
 from medkeras.errors import DataError, Problem
@@ -59,7 +61,7 @@ COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *LABELS)
 CODES = {"1.0": 1.0, "1": 1.0, "0.0": 0.0, "0": 0.0, "-1.0": -1.0, "-1": -1.0, "": float("nan")}
 SEXES = {"female": "F", "male": "M"}
 OLDEST = 120
-PLACE = r"^(?:.*?/)?((train|valid)/(patient[^/]+)/(study[^/]+)/[^/]+)$"
+PLACE = r"^(?:.*?/)?((train|valid)/(patient[^/\x00]+)/(study[^/\x00]+)/[^/\x00]+)$"
 
 
 def read(root, views: str = "frontal") -> pd.DataFrame:
@@ -77,9 +79,12 @@ def read(root, views: str = "frontal") -> pd.DataFrame:
         (1.0, 0.0, NaN) and `uncertain <finding>` (bool) of each; and, where both parts are
         there, `split` ("train" or "test"). `attrs["labels"]` names the findings.
 
+        A row whose picture is missing stays, so that the audit counts it among the broken ones,
+        which `--skip-bad` leaves out.
+
     Raises:
         DataError: everything wrong with the layout, at once, rows named by their pictures; its
-            table holds the rows that are sound.
+            table holds the other rows. That none of the pictures is there is one problem.
     """
     if views not in (*VIEWS, "all"):
         raise ValueError(f"views={views!r}: expected 'frontal', 'lateral' or 'all'")
@@ -111,7 +116,8 @@ def fits(root) -> bool:
             continue
         try:
             with open(source, encoding="utf-8-sig", errors="replace") as file:
-                header = file.readline(10_000).lower()
+                # More than a line: `sep=;` may stand before the header.
+                header = file.read(10_000).lower()
         except OSError:
             continue
         if "path" in header and "frontal/lateral" in header:
@@ -146,9 +152,16 @@ def _part(root, part, views, problems, notes):
         notes.append(Problem(source, reason, "", "note"))
 
     there = listing.pictures(root, problems, below=part)
-    absent = ~table["path"].isin(there)
-    problems.extend(_unmatched(table["path"], absent & chosen, there, source))
-    return table[chosen & ~absent & ~bad]
+    found = table["path"].isin(there)
+    if len(table) and not found.any():
+        reason = f"names {len(table)} pictures, none of which is there (the first: "
+        reason += f"{table['path'][0]})"
+        problems.append(Problem(source, reason, "put the folders of the pictures beside the csv"))
+        return table[found]
+    # What is there and yet not listed, such as a link to a folder, must not be opened.
+    refused = [path for path in table["path"][chosen & ~found] if os.path.lexists(root / path)]
+    problems.extend(_unmatched(table["path"], refused, there, source))
+    return table[chosen & ~bad & ~table["path"].isin(refused)]
 
 
 def _placed(rows, part, source, problems):
@@ -215,17 +228,14 @@ def _repeated(table, rows, source, problems):
     return table["path"].duplicated()
 
 
-def _unmatched(paths, missing, there, source):
-    if len(paths) and not paths.isin(there).any():
-        reason = f"names {len(paths)} pictures, none of which is there (the first: {paths[0]})"
-        return [Problem(source, reason, "put the folders of the pictures beside the csv")]
+def _unmatched(paths, refused, there, source):
     problems = [
         Problem(
             path,
-            f"is named in {source}, but there is no such file",
-            "add the picture, or remove the row",
+            f"is named in {source}, but is no picture in the data folder",
+            "put the picture itself there, or remove the row",
         )
-        for path in paths[missing]
+        for path in refused
     ]
     named = set(paths)
     problems.extend(

@@ -11,30 +11,35 @@
     OUT/<patient>/<study>/<series>.npy    an MR series (slices, rows, columns), uint8 or uint16
 
 IN is walked; a DICOMDIR in it is recognised and never followed, links are not followed, hidden
-files are left out. OUT appears when it is complete. Nothing is written into IN.
+files are left out. OUT is filled when all is done; after Ctrl-C, a signal or an error nothing of
+it stays. Nothing is written into IN.
 
 Grey values: bits in use, modality LUT or rescale, the window (`--voi`), MONOCHROME1 turned round,
 padding black. A volume has one window for all its slices: the median of theirs. How slices become
 volumes: `dicom_series`; how a film of both knees is cut: `dicom_knees`.
 
-Only the technical values of `medkeras.files.dicom_tags` are kept. Patient, study, series and
-image are keyed hashes (HMAC-SHA-256, 16 hexadecimal digits) under a key that stays on this
-machine; the same key gives the same ids in a later import. Text in the pixels is not looked for:
-what declares it is refused; the column `burned_in` says `no` where the file does, else `not
-checked`. Exit code 0, or 3 where a picture was refused (unless `--skip-bad`) or none was imported.
+Kept are the technical values of `medkeras.files.dicom_tags`, sex, and age in years (90 for older).
+Patient, study, series and image are keyed hashes (HMAC-SHA-256, 16 hexadecimal digits) under a key
+that stays on this machine; the same key gives the same ids in a later import. Text in the pixels is
+not looked for: what declares it is refused; the column `burned_in` says `no` where the file does,
+else `not checked`.
+
+A terminal shows the names of refused files, which may hold a patient's. Where the output goes into
+a file or a pipe, and in refused.csv, their keyed hashes stand instead: the linkage resolves them.
+Exit code 0, or 3 where a picture was refused (unless `--skip-bad`) or none was imported, or 128 and
+the number of the signal that stopped it.
 """
 
 import argparse
 import os
-import secrets
-import shutil
+import signal
 import sys
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-import pandas as pd
 from rich.console import Console
 
 from medkeras.errors import DataError, MedkerasError, ResourceError, UsageError
@@ -82,7 +87,8 @@ def convert(
         UsageError: folders or options that cannot be used.
         ResourceError: the disk is full or not writable.
     """
-    source, out = Path(source), Path(out)
+    # Resolved, because a link is not what a finished folder can take the place of.
+    source, out = Path(source), Path(out).resolve()
     _refuse_places(source, out, linkage)
     key = key or dicom_private.secret()
     options = {"key": key.hex(), "voi": voi, "bits": bits, "allow_burned_in": allow_burned_in}
@@ -93,8 +99,13 @@ def convert(
     def survey(path):
         return dicom_survey.read(source, path, options, pixels=False)[0]
 
+    linked = dicom_private.reserved(linkage) if linkage else nullcontext()
     try:
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool, _complete(out, done) as folder:
+        with (
+            linked as link,
+            dicom_write.complete(out, lambda: done.written) as folder,
+            _threads() as (pool, stopping),
+        ):
             surveyed = {}
             for path, found in zip(paths, pool.map(survey, paths), strict=True):
                 surveyed[path] = found
@@ -103,7 +114,7 @@ def convert(
             dicom_survey.drop_copies(source, facts, options, done)
             work = dicom_survey.tasks(facts, done)
             step(len(paths) - sum(len(task.paths) for task in work))
-            writer = dicom_write.Writer(source, folder, options, knees)
+            writer = dicom_write.Writer(source, folder, options, knees, stopping)
             rows = []
             for task, (found, problems) in zip(work, pool.map(writer, work), strict=True):
                 rows += found
@@ -114,16 +125,16 @@ def convert(
             done.images = dicom_write.table(rows)
             if rows:
                 atomic.write_csv(folder / "images.csv", done.images)
-                atomic.write_csv(folder / "refused.csv", _refused(done, key))
-        if linkage:
-            dicom_private.write(linkage, _links(done))
+                atomic.write_csv(folder / "refused.csv", dicom_write.refused(done.problems, key))
+            if link:
+                link(dicom_private.links(done, key))
     except OSError as fault:
         raise ResourceError(f"{out}: cannot be written ({fault.strerror or fault})") from fault
     return done
 
 
 def main(argv=None) -> int:
-    """Runs the command; returns its exit code: 0, 2 (usage), 3 (refused pictures) or 4."""
+    """Runs the command; returns its exit code: 0, 2 (usage), 3 (refused pictures), 4, 130, 143."""
     parser = argparse.ArgumentParser(
         "python -m medkeras.readers.dicom",
         description=__doc__,
@@ -142,7 +153,7 @@ def main(argv=None) -> int:
     console = Console(soft_wrap=True, highlight=False, markup=False)
     try:
         new = not key_file().exists()
-        with bar("importing", console) as progress:
+        with _stoppable(), bar("importing", console) as progress:
             done = convert(
                 flags.source,
                 flags.out,
@@ -157,20 +168,26 @@ def main(argv=None) -> int:
     except MedkerasError as fault:
         Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(str(fault))
         return fault.exit_code
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        number = stop.args[0] if stop.args else signal.SIGINT
+        print(f"stopped by signal {number}, nothing was imported", file=sys.stderr)
+        return 128 + number
     bad = any(problem.severity == "error" for problem in done.problems)
     return DataError.exit_code if not done.written or (bad and not flags.skip_bad) else 0
 
 
 def _say(console, done, flags, new):
+    # A log that is passed on must not name patients.
+    key = None if console.file.isatty() else dicom_private.secret()
     refused = [problem for problem in done.problems if problem.severity == "error"]
     for problem in refused[:SHOWN]:
-        # A file name may hold what moves a terminal's cursor.
-        name = "".join(sign if sign.isprintable() else "?" for sign in problem.path)
-        console.print(f"  {name} | {problem.reason} | {problem.remedy}")
+        name = dicom_tags.keyed(key, "file", problem.path) if key else problem.path
+        console.print(f"  {_printable(name)} | {problem.reason} | {problem.remedy}")
     if len(refused) > SHOWN:
         console.print(f"  ... and {len(refused) - SHOWN} more; --linkage FILE lists all")
+    noted = (note for notes in done.images["notes"] for note in notes.split("; ") if note)
+    for note, times in Counter(noted).most_common():
+        console.print(f"  {times} of {len(done.images)} pictures and volumes, imported: {note}")
     others = Counter(problem.reason for problem in done.problems if problem.severity != "error")
     for reason, times in others.most_common():
         console.print(f"  {times} {'file' if times == 1 else 'files'}, not imported: {reason}")
@@ -191,7 +208,13 @@ def _say(console, done, flags, new):
         f"{len(refused)} refused, {others.total()} are copies or no pictures, "
         f"{done.directories} DICOMDIR; {done.hidden} hidden entries left out."
     )
-    console.print(str(flags.out) if done.written else f"{flags.out}: not written, no picture")
+    out = _printable(flags.out)
+    console.print(out if done.written else f"{out}: not written, no picture")
+
+
+def _printable(name):
+    # The name of a file may hold what moves a terminal's cursor, or is no text.
+    return "".join(sign if sign.isprintable() else "?" for sign in name)
 
 
 def _steps(progress, total):
@@ -222,42 +245,40 @@ def _refuse_places(source, out, linkage):
             raise UsageError(f"{linkage}: exists already, or its folder does not")
 
 
-def _refused(done, key):
-    # A file's name may hold a patient's, so it is hashed too.
-    return pd.DataFrame(
-        [
-            (dicom_tags.keyed(key, "file", p.path), p.severity, p.reason, p.remedy)
-            for p in done.problems
-        ],
-        columns=["file", "severity", "reason", "remedy"],
-    )
-
-
-def _links(done):
-    rows = [(path, out, "") for path, outs in done.written.items() for out in outs]
-    for problem in done.problems:
-        first = done.copies.get(problem.path)
-        for out in done.written.get(first, [""]):
-            rows.append((problem.path, out, problem.reason))
-    table = pd.DataFrame(rows, columns=["source", "path", "refusal"])
-    return table.to_csv(index=False, lineterminator="\n")
+@contextmanager
+def _threads():
+    """Yields a pool, and the event that is set when its work is not wanted any more."""
+    stopping = threading.Event()
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        try:
+            yield pool, stopping
+        except BaseException:
+            stopping.set()
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 @contextmanager
-def _complete(out, done):
-    """Yields a folder beside `out` that takes its place at the end, if it has pictures."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.{secrets.token_hex(6)}.tmp")
+def _stoppable():
+    """Makes a signal to stop a KeyboardInterrupt; a second one does not disturb the cleaning."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # The terminal was closed: nohup has that ignored, and Windows does not know it.
+    closed = getattr(signal, "SIGHUP", None)
+    if closed and signal.getsignal(closed) != signal.SIG_IGN:
+        before[closed] = signal.getsignal(closed)
+
+    def stop(number, frame):
+        for other in before:
+            signal.signal(other, signal.SIG_IGN)
+        raise KeyboardInterrupt(int(number))
+
     try:
-        unfinished.mkdir()
-        yield unfinished
-        if done.written:
-            if out.exists():
-                out.rmdir()
-            os.replace(unfinished, out)
-            atomic.sync_folder(out.parent)
+        for number in before:
+            signal.signal(number, stop)
+        yield
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

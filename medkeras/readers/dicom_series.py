@@ -2,14 +2,17 @@
 
 The rules, in this order:
 
-1. Slices of another size, another direction (a cosine differs by more than 0.01) or another
-   photometric interpretation are another volume: a localizer of three planes is three.
+1. Slices of another size, another direction (a cosine differs by more than 0.01), another
+   photometric interpretation, pixel spacing or echo time (by more than 1 %) are another volume: a
+   localizer of three planes is three, two echoes are two.
 2. Slices are sorted by their place along the normal of the slices, row x column direction, from
    low to high: sagittal ones with rows to the back and columns to the feet run from the
    patient's left to the right.
-3. Where every place has the same number of slices (echoes, time points), each place's first
-   slice by InstanceNumber makes the first volume, the second one the second, and so on. Any
-   other repetition is refused.
+3. Where every place has the same number of slices (time points, echoes without echo time), each
+   place's first slice by InstanceNumber makes the first volume, the second one the second, and so
+   on. Any other repetition is refused. Slices lie at the same place where they are nearer
+   together than a tenth of a slice's thickness (1 mm where unknown) or, where that is smaller,
+   of the largest step.
 4. Where a slice does not say where it lies, the order is InstanceNumber; where that is missing
    or repeated, the series is refused.
 
@@ -17,13 +20,17 @@ Frames of a multi-frame file are one volume: sorted by place where all places di
 order of the file.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
-# Nearer together than this (mm), two slices lie at the same place.
+# Nearer together than this part of a slice, or than this (mm), two slices lie at the same place.
+SAME_PART = 0.1
 SAME_PLACE = 0.01
+THICKNESS = 1.0
 SAME_DIRECTION = 0.01
+SAME_VALUE = 0.01
 
 
 @dataclass
@@ -63,7 +70,9 @@ def volumes(facts: list[dict]) -> tuple[list[Volume], list[tuple[list[int], str]
             continue
         for volume in found:
             if len(groups) > 1:
-                volume.notes.append("its series has slices of several directions or sizes")
+                volume.notes.append(
+                    "its series has slices of several directions, sizes or echo times"
+                )
         made += found
     return made, refused
 
@@ -88,7 +97,7 @@ def frames(places: list) -> Volume:
     heights = _heights(places)
     order = np.argsort(heights, kind="stable")
     steps = np.diff(heights[order])
-    if steps.min() < SAME_PLACE:
+    if steps.min() < _reach(steps):
         volume.notes.append("frames in the order of the file: several lie at the same place")
         return volume
     volume.slices = order.tolist()
@@ -106,6 +115,7 @@ def _alike(facts):
                 fact["shape"][1:] == first["shape"][1:]
                 and fact["tags"]["photometric"] == first["tags"]["photometric"]
                 and _same_direction(first["places"][0], fact["places"][0])
+                and _same_values(first["tags"], fact["tags"])
             ):
                 group.append(number)
                 break
@@ -120,9 +130,10 @@ def _ordered(group, facts):
         return [_by_instance(group, facts)]
     heights = _heights(places)
     order = np.argsort(heights, kind="stable").tolist()
+    reach = _reach(np.diff(heights[order]), facts[group[0]]["tags"]["slice_thickness"])
     stacks = [[order[0]]]
     for number in order[1:]:
-        if heights[number] - heights[stacks[-1][0]] < SAME_PLACE:
+        if heights[number] - heights[stacks[-1][0]] < reach:
             stacks[-1].append(number)
         else:
             stacks.append([number])
@@ -177,6 +188,22 @@ def _same_direction(first, second):
     if first is None or second is None:
         return first is None and second is None
     return bool(np.abs(np.subtract(first[3:], second[3:])).max() <= SAME_DIRECTION)
+
+
+def _same_values(first, second):
+    pairs = [(first["echo_time"], second["echo_time"])]
+    pairs += zip(*(tags["pixel_spacing"] or (None, None) for tags in (first, second)))
+    return all(
+        one == other if None in (one, other) else math.isclose(one, other, rel_tol=SAME_VALUE)
+        for one, other in pairs
+    )
+
+
+def _reach(steps, thickness=None):
+    """Returns how near (mm) two slices must be to lie at the same place."""
+    # Slices may overlap, so the steps count too. Not their median: where several slices lie at
+    # each place, that is the step within a place.
+    return max(SAME_PLACE, SAME_PART * min(thickness or THICKNESS, steps.max(initial=0)))
 
 
 def _plane(place):

@@ -10,7 +10,12 @@ import pandas as pd
 
 from medkeras.errors import Problem
 from medkeras.files import child, decode
+from medkeras.files.foreign import MAX_BYTES
+from medkeras.files.volume import MAX_SLICES, MIN_SLICES
 from medkeras.readers import dicom_series, listing
+
+# A patient with more than these is noted.
+MAX_STUDIES = 20
 
 
 @dataclass
@@ -44,12 +49,14 @@ class Task:
         paths: its files, relative to the source, in order.
         facts: of each file, as `medkeras.files.dicom.task` returns them.
         volume: how its slices or frames are ordered; None for a film.
+        notes: what was noticed of it beyond its own facts.
     """
 
     name: str
     paths: list[str]
     facts: list[dict]
     volume: dicom_series.Volume | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 def read(source: Path, path: str, options: dict, *, pixels: bool):
@@ -66,9 +73,11 @@ def read(source: Path, path: str, options: dict, *, pixels: bool):
     """
     try:
         data = decode.read_bytes(source / path)
-        facts, arrays = child.run("dicom", data, pixels=pixels, **options)
+        facts, arrays = child.run("dicom", data, suffix=Path(path).suffix, pixels=pixels, **options)
     except decode.Unreadable as fault:
         return Problem(path, fault.reason, fault.remedy), []
+    except MemoryError:
+        return Problem(path, "needs more memory than there is", "close other programs"), []
     # Ids become names of folders, and a decoder that a file took over can answer anything.
     for name in facts.get("ids", {}).values():
         if not re.fullmatch("[0-9a-f]{16}", str(name)):
@@ -132,7 +141,7 @@ def pictures(surveyed: dict, done: Import) -> dict[str, dict]:
 def drop_copies(source: Path, facts: dict, options: dict, done: Import) -> None:
     """Takes files with the SOPInstanceUID of another file out of the facts.
 
-    The first of several with the same pixels stays; of those with different pixels none does.
+    The first of several with the same pixels, patient and study stays; else none does.
 
     Args:
         source: the folder.
@@ -154,17 +163,22 @@ def drop_copies(source: Path, facts: dict, options: dict, done: Import) -> None:
                 del facts[path]
             else:
                 pixels[path] = hashlib.sha256(arrays[0].tobytes()).digest()
-        if len(set(pixels.values())) > 1:
+        ids = [facts[path]["ids"] for path in pixels]
+        values = {
+            "pixels": pixels.values(),
+            "patients": [each["patient"] for each in ids],
+            "studies": [each["study"] for each in ids],
+        }
+        different = [what for what, found in values.items() if len(set(found)) > 1]
+        if different:
+            done.problems += same_problem(
+                pixels,
+                f"is one of {len(pixels)} files with the same SOPInstanceUID, but different "
+                + " and ".join(different),
+                "keep the right one, remove the others",
+            )
             for path in pixels:
                 del facts[path]
-                done.problems.append(
-                    Problem(
-                        path,
-                        f"is one of {len(pixels)} files with the same SOPInstanceUID, but "
-                        "different pixels",
-                        "keep the right one, remove the others",
-                    )
-                )
             continue
         for path in list(pixels)[1:]:
             del facts[path]
@@ -172,7 +186,7 @@ def drop_copies(source: Path, facts: dict, options: dict, done: Import) -> None:
             done.problems.append(
                 Problem(
                     path,
-                    "is a copy of an imported file: same SOPInstanceUID, same pixels",
+                    "is a copy of another file: same SOPInstanceUID, same pixels",
                     "nothing to do",
                     "note",
                 )
@@ -185,8 +199,27 @@ def tasks(facts: dict, done: Import) -> list[Task]:
     Args:
         facts: of each path.
         done: grows by the slices that make no volume.
+
+    Returns:
+        The tasks in the order of their names: neither the rows of the table nor the times of
+        the pictures shall tell how the files were sorted, which may be by patients' names.
     """
-    return [*_films(facts), *_volumes(facts, done)]
+    volumes = [task for task in _volumes(facts, done) if _readable(task, done)]
+    made = sorted([*_films(facts), *volumes], key=lambda task: task.name)
+    studies = {}
+    for fact in facts.values():
+        studies.setdefault(fact["ids"]["patient"], set()).add(fact["ids"]["study"])
+    for task in made:
+        if len(studies[task.facts[0]["ids"]["patient"]]) > MAX_STUDIES:
+            task.notes.append(
+                f"its patient has more than {MAX_STUDIES} studies: the id may stand for many"
+            )
+    return made
+
+
+def same_problem(paths, reason: str, remedy: str) -> list[Problem]:
+    """Makes the same problem of each file."""
+    return [Problem(path, reason, remedy) for path in paths]
 
 
 def _films(facts):
@@ -221,15 +254,33 @@ def _volumes(facts, done):
                 )
             )
         for places, reason in refused:
-            done.problems += [
-                Problem(
-                    paths[place],
-                    f"is of a series that is no volume: {reason}",
-                    "export the series again",
-                )
-                for place in places
-            ]
+            done.problems += same_problem(
+                [paths[place] for place in places],
+                f"is of a series that is no volume: {reason}",
+                "export the series again",
+            )
     return made
+
+
+def _readable(task, done):
+    """Says whether a volume can be decoded here and read again; if not, why is a problem."""
+    frames, rows, columns = task.facts[0]["shape"]
+    slices = len(task.paths) * frames
+    if slices < MIN_SLICES:
+        # Localizers and screenshots of a scanner: usual beside a series, and no fault of it.
+        reason = f"is {slices} slice alone, which is no volume"
+        done.problems += [Problem(path, reason, "nothing to do", "note") for path in task.paths]
+        return False
+    reason = ""
+    if slices > MAX_SLICES:
+        reason = f"is of a volume of {slices} slices, at most {MAX_SLICES} are read"
+    elif slices * rows * columns * 4 > MAX_BYTES:
+        reason = f"is of a volume of {slices} x {rows} x {columns} pixels, too large to decode"
+    if reason:
+        done.problems += same_problem(
+            task.paths, reason, "export the series anew, whole and of usual size"
+        )
+    return not reason
 
 
 def _name(fact, kind):

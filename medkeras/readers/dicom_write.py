@@ -1,5 +1,9 @@
-"""Writes films as PNG and volumes as npy, and the row that describes each."""
+"""Writes films as PNG and volumes as npy, the row that describes each, and the folder at once."""
 
+import os
+import secrets
+import shutil
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -8,12 +12,12 @@ import pandas as pd
 from PIL import Image
 
 from medkeras.errors import Problem
-from medkeras.files import atomic, grey
+from medkeras.files import atomic, dicom_tags, grey
 from medkeras.readers import dicom_knees, dicom_survey
 
 COLUMNS = (
     *("path", "patient", "study", "series", "modality", "body_part", "side", "view", "plane"),
-    *("sex", "age", "slices", "rows", "columns", "row_spacing", "column_spacing"),
+    *("intent", "sex", "age", "slices", "rows", "columns", "row_spacing", "column_spacing"),
     *("slice_spacing", "slice_thickness", "kvp", "magnetic_field_strength", "repetition_time"),
     *("echo_time", "photometric", "inverted", "bits_stored", "bits", "voi", "window_center"),
     *("window_width", "burned_in", "notes"),
@@ -27,6 +31,58 @@ def table(rows: list[dict]) -> pd.DataFrame:
     return made.astype({"age": "Int64", "slices": "Int64"})
 
 
+def refused(problems: list[Problem], key: bytes) -> pd.DataFrame:
+    """Puts problems into a table sorted by `file`, a keyed hash: a name may hold a patient's."""
+    rows = [
+        (dicom_tags.keyed(key, "file", p.path), p.severity, p.reason, p.remedy) for p in problems
+    ]
+    made = pd.DataFrame(rows, columns=["file", "severity", "reason", "remedy"])
+    return made.sort_values("file", ignore_index=True)
+
+
+@contextmanager
+def complete(out: Path, wanted):
+    """Yields a folder whose content stands in `out` when the block ends without an error.
+
+    It lies beside `out`, or in it where it exists: that may be a mount point, which nothing can
+    take the place of. Whoever writes into it must have ended with the block.
+
+    Args:
+        out: the folder to write, resolved; absent or empty.
+        wanted: function that says at the end whether there is anything to keep.
+
+    Yields:
+        Path of the folder.
+    """
+    there = out.exists()
+    name = f".{secrets.token_hex(6)}.tmp"
+    unfinished = out / name if there else out.with_name(f".{out.name}{name}")
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        if wanted():
+            if there:
+                _move(unfinished, out)
+            else:
+                os.replace(unfinished, out)
+            atomic.sync_folder(out if there else out.parent)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _move(folder, out):
+    # The table last: where it is, everything is.
+    names = sorted(os.listdir(folder), key=lambda name: name == "images.csv")
+    try:
+        for name in names:
+            os.rename(folder / name, out / name)
+    except BaseException:
+        for name in names:
+            if not (folder / name).exists():
+                os.rename(out / name, folder / name)
+        raise
+
+
 class Writer:
     """Decodes and writes one task after the other, from several threads.
 
@@ -35,25 +91,39 @@ class Writer:
         folder: the folder to write below.
         options: of `medkeras.files.dicom.task`.
         knees: one of `dicom_knees.MODES`.
+        stopping: once set, nothing more is decoded, and a task begun gives nothing.
     """
 
-    def __init__(self, source: Path, folder: Path, options: dict, knees: str):
+    def __init__(
+        self, source: Path, folder: Path, options: dict, knees: str, stopping: threading.Event
+    ):
         self.source, self.folder, self.options, self.knees = source, folder, options, knees
+        self.stopping = stopping
 
     def __call__(self, task: dicom_survey.Task) -> tuple[list[dict], list[Problem]]:
-        results = [
-            dicom_survey.read(self.source, path, self.options, pixels=True) for path in task.paths
-        ]
+        try:
+            return self._written(task)
+        except MemoryError:
+            return [], dicom_survey.same_problem(
+                task.paths, "needs more memory than there is", "close other programs"
+            )
+
+    def _written(self, task):
+        results = []
+        for path in task.paths:
+            if self.stopping.is_set():
+                return [], []
+            results.append(dicom_survey.read(self.source, path, self.options, pixels=True))
         problems = [found for found, _ in results if isinstance(found, Problem)]
         if problems:
             damaged = {problem.path for problem in problems}
-            problems += [
-                Problem(path, "belongs to a volume with a damaged slice", "replace that slice")
-                for path in task.paths
-                if path not in damaged
-            ]
+            problems += dicom_survey.same_problem(
+                [path for path in task.paths if path not in damaged],
+                "belongs to a volume with a damaged slice",
+                "replace that slice",
+            )
             return [], problems
-        facts = [found for found, _ in results]
+        facts = [{**found, "notes": [*found["notes"], *task.notes]} for found, _ in results]
         arrays = [arrays[0] for _, arrays in results]
         if task.volume:
             return [self._volume(task, facts, arrays)], []
@@ -66,8 +136,8 @@ class Writer:
         if cut:
             parts, more = dicom_knees.halves(pixels, tags["orientation"])
             notes += more
-        elif tags["body_part"] == "KNEE" and not tags["side"]:
-            notes.append("a knee without side")
+        else:
+            notes += dicom_knees.uncut(tags, pixels.shape)
         rows = []
         for side, part in parts.items():
             path = f"{task.name}_{side}.png" if cut else f"{task.name}.png"

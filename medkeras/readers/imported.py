@@ -3,8 +3,9 @@
     images.csv                         path, patient, class, and whatever else
     <patient>/<study>/<image>.png
 
-Fill a column `class` of `images.csv`; pictures without a class are left out, and counted. Classes
-are ordered as those of class folders are.
+Fill a column `class` of `images.csv`; pictures without a class are left out, and counted. So are
+volumes, which only the layout of MRNet holds: theirs has to stay empty. Classes are ordered as
+those of class folders are.
 """
 
 import pandas as pd
@@ -13,6 +14,7 @@ from medkeras.errors import Problem
 from medkeras.readers import listing
 
 TABLE = "images.csv"
+VOLUMES = "sort volumes into the layout of MRNet, see data/README.md"
 
 
 def fits(root) -> bool:
@@ -41,6 +43,10 @@ def rows(root, paths, problems: list[Problem], notes: list[Problem]):
     table = listing.read_csv(root / TABLE, root, problems)
     if table is None:
         return empty, []
+    volume = table["path"].str.lower().str.endswith(".npy")
+    if len(table) and volume.all():
+        problems.append(Problem(TABLE, f"lists {len(table)} volumes and no picture", VOLUMES))
+        return empty, []
     if "class" not in table:
         problems.append(
             Problem(
@@ -48,6 +54,13 @@ def rows(root, paths, problems: list[Problem], notes: list[Problem]):
             )
         )
         return empty, []
+    for path in table["path"][volume & (table["class"] != "")]:
+        reason = f"is a volume with a class in {TABLE}, where only pictures are read"
+        problems.append(Problem(path, reason, f"empty its class; {VOLUMES}"))
+    if volume.any():
+        reason = f"{volume.sum()} of {len(table)} rows are volumes and were left out"
+        notes.append(Problem(TABLE, reason, VOLUMES, "note"))
+    table = table[~volume].reset_index(drop=True)
     matched = listing.match(table["path"], paths, TABLE, problems)
     table = table.loc[list(matched), ["path", "patient", "class"]].assign(path=matched.values())
     without = table["class"] == ""

@@ -20,12 +20,15 @@ A table of the OAI, one row per knee, beside single knees; `oai` describes its c
     JSL.csv
     complete_images/9001897_1.png      <subject>_<side>, side 1 right, 2 left
 
+The subject is digits, or the 16 hexadecimal digits of a patient that `dicom` imported: name its
+`<patient>/<study>/<image>_L.png` so, `<patient>L.png`. The id of the image would make each film
+a patient of its own.
+
 In both layouts the subject is the patient: both knees stay on one side of a split. The folder
 may be the one described, or the one around it. Other folders beside `complete_images`, and
 `masks`, are left alone.
 """
 
-import re
 from pathlib import PurePosixPath
 
 import pandas as pd
@@ -36,7 +39,6 @@ from medkeras.readers import folders, listing, oai
 GRADES = ("0", "1", "2", "3", "4")
 PARTS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 COPIES = "auto_test"
-KNEE = re.compile(r"(\d+)([LR])", re.IGNORECASE)
 SIDES = {"l": "left", "r": "right"} | oai.SIDES
 # Inputs of the models that know more than the picture, in their order.
 RISK_FACTORS = oai.RISK_FACTORS
@@ -81,7 +83,7 @@ def fits(root) -> bool:
 
 def _has_knees(grade):
     names = [PurePosixPath(path) for path in listing.pictures(grade, [])]
-    return bool(names) and all(KNEE.fullmatch(name.stem) for name in names)
+    return bool(names) and all(listing.KNEE.fullmatch(name.stem) for name in names)
 
 
 def _class_folders(root, problems, notes):
@@ -97,7 +99,7 @@ def _class_folders(root, problems, notes):
     records, depth = [], 2 if parts else 1
     for path in paths:
         *above, name = path.split("/")
-        knee = KNEE.fullmatch(PurePosixPath(name).stem)
+        knee = listing.KNEE.fullmatch(PurePosixPath(name).stem)
         if len(above) != depth or above[-1] not in GRADES or (parts and above[0] not in parts):
             place = f"{' or '.join(parts)}/0..4" if parts else "0..4"
             problems.append(Problem(path, f"lies outside {place}", "move it to its KL grade"))

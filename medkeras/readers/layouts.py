@@ -9,7 +9,9 @@ kind inside it:
     bone        dataset.csv and images, XR_* folders, images.csv of an import, or any two folders
                 with pictures
 
-Only names and headers are read, and of large folders only the beginning.
+Only names and headers are read, and of large folders only the beginning. Folders named like
+patients or studies are no classes. Where nothing fits, the folders above are looked at too: a
+part of a data set is told the whole one.
 """
 
 import itertools
@@ -30,6 +32,8 @@ NEEDS = {
 }
 # Enough to know a kind of folder by; a large one is not walked for it.
 LOOKED_AT = 2000
+# A folder of one study lies so deep in CheXpert and MURA.
+DEEPEST = 3
 
 
 def recognised(root) -> str:
@@ -58,6 +62,8 @@ def recognised(root) -> str:
     remedy = "see data/README.md for the layouts"
     if len(inner) == 1:
         remedy = f"name the folder that holds the classes: --data {inner[0]}"
+    elif above := _above(root):
+        remedy = f"name the folder above: --data {above}"
     raise DataError(
         [
             Problem(str(root), "is in no layout that a reader knows", remedy),
@@ -66,10 +72,24 @@ def recognised(root) -> str:
     )
 
 
-def _bones(root):
+def _above(root):
+    """Finds the data set that a folder is a piece of: not its part `train`, but the whole."""
+    for above in root.parents[:DEEPEST]:
+        whole = above.name.lower() not in bone.PARTS
+        # Any two folders with pictures may lie up there, so class folders are not looked for.
+        if whole and (_published(above) or any(fits(above) for fits in FITS.values())):
+            return above
+    return None
+
+
+def _published(root):
     if (root / "dataset.csv").is_file() and (root / "images").is_dir():
         return True
-    if imported.fits(root):
+    return imported.fits(root) or any(True for _ in root.glob("train/XR_*"))
+
+
+def _bones(root):
+    if _published(root):
         return True
     tops = folders.inside(root)
     parts = [folder for folder in tops if folder.name.lower() in bone.PARTS]
@@ -78,7 +98,8 @@ def _bones(root):
         if folder.name == "masks":
             continue
         inner = folders.inside(folder) if folder in parts else [folder]
-        names |= {entry.name for entry in inner if _has_pictures(entry)}
+        classes = [entry for entry in inner if not bone.PERSON.fullmatch(entry.name)]
+        names |= {entry.name for entry in classes if _has_pictures(entry)}
     return len(names) > 1 or any(name.startswith("XR_") for name in names)
 
 

@@ -18,6 +18,10 @@ PICTURES = {
 }
 PATIENT_COLUMNS = ("patient", "patient_id", "source_group", "group")
 PATH_COLUMNS = ("path", "image", "image_id", "file", "filename")
+# Digits as the OAI gives them, or the id that an import gives a patient; then the side.
+KNEE = re.compile(r"(\d+|[0-9a-f]{16})([LR])", re.IGNORECASE)
+# What a spreadsheet may say before the header.
+SEPARATOR = re.compile(r"\s*sep=([,;|\t])[ \t]*(?:[\r\n]+|$)", re.IGNORECASE)
 HEALTHY = {"healthy", "normal", "negative", "unmarked", "benign", "unfractured", "intact"}
 
 
@@ -82,7 +86,8 @@ def hidden(name: str) -> bool:
 def read_csv(path, root, problems: list[Problem]) -> pd.DataFrame | None:
     """Reads a csv file with every cell a string, so that `0001` stays `0001`.
 
-    A byte order mark, `;` or tab between the cells, and blank lines are accepted.
+    A byte order mark, `;` or tab between the cells, a first line `sep=;`, and blank lines are
+    accepted.
 
     Args:
         path: the csv file.
@@ -149,6 +154,9 @@ def read_rows(path, root, problems: list[Problem]) -> list[list[str]] | None:
         return None
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(",;\t", key=first.count)
+    separator = SEPARATOR.match(text)
+    if separator:
+        text, delimiter = text[separator.end() :], separator[1]
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as fault:

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import time
 import warnings
 import zlib
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import get_decoder
 from pydicom.uid import (
@@ -132,11 +133,37 @@ def test_real_slope_and_padding_are_applied(shared):
 
 @pytest.mark.parametrize(
     "data",
-    [b"\x89PNG\r\n\x1a\n" + bytes(300), b"just a text\n" * 40, b"<html></html>", b"x"],
+    [b"\x89PNG\r\n\x1a\n" + bytes(300), b"just a text\n" * 40, b"PK\3\4" + bytes(300), b"x"],
 )
-def test_what_is_not_dicom_is_listed_never_forced(data):
-    facts, arrays = dicom.task(data, key=KEY)
+@pytest.mark.parametrize("suffix", ["", ".txt", ".17"])
+def test_what_is_not_dicom_is_listed_never_forced(data, suffix):
+    facts, arrays = dicom.task(data, key=KEY, suffix=suffix)
     assert facts["kind"] == "other" and "not a DICOM" in facts["reason"] and not arrays
+
+
+@pytest.mark.parametrize("suffix", [".dcm", ".DCM", ".dicom", ".Ima"])
+def test_what_is_called_dicom_and_is_not_is_refused(suffix):
+    for data in (b"just a text\n" * 40, b"\x89PNG\r\n\x1a\n" + bytes(300)):
+        assert "not a DICOM file" in outcome(data, suffix=suffix)
+    assert outcome(dicoms.encoded(RAMP), suffix=suffix) == "film"
+
+
+@pytest.mark.parametrize("data", [b"<!DOCTYPE html><html>log in</html>" * 20, bytes(9000), b""])
+def test_what_was_lost_on_the_way_is_refused_where_a_picture_may_have_been(data):
+    for suffix in (".dcm", "", ".30117"):
+        reason = outcome(data, suffix=suffix)
+        assert any(word in reason for word in ("web page", "zeros", "empty"))
+    # A disc's page of help, or its empty table.
+    assert outcome(data, suffix=".html") == "other"
+
+
+@pytest.mark.parametrize(("begin", "kind"), [(b"PK\3\4", "zip"), (b"\x1f\x8b", "gzip")])
+def test_an_archive_is_to_be_unpacked(begin, kind):
+    facts, _ = dicom.task(begin + bytes(300), suffix=".gz")
+    assert kind in facts["reason"] and "unpack" in facts["remedy"]
+    with pytest.raises(Unreadable) as fault:
+        dicom.task(begin + bytes(300), suffix=".dcm")
+    assert kind in fault.value.reason and "unpack" in fault.value.remedy
 
 
 @pytest.mark.parametrize("data", [b"", b"version https://git-lfs.github.com/spec/v1\n"])
@@ -238,6 +265,28 @@ def test_a_window_that_shows_nothing_is_not_used(window):
     facts, found = film(RAMP, bits=12, WindowCenter=window[0], WindowWidth=window[1])
     assert facts["voi"] == "percentile" and len(facts["notes"]) == 1
     assert len(np.unique(found)) > 200
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("window", [(40, 400), (5, 4), (2048, 200)])
+def test_a_window_for_something_else_is_not_used(window, bits):
+    facts, found = film(RAMP, bits=12, bits_out=bits, WindowCenter=window[0], WindowWidth=window[1])
+    assert facts["voi"] == "percentile" and "its window shows nothing" in facts["notes"][0]
+    assert ((found > 0) & (found < 2**bits - 1)).mean() > 0.9
+
+
+@pytest.mark.parametrize("border", [0, 4095])
+def test_a_large_saturated_border_does_not_count(border):
+    pixels = np.pad(RAMP, 200, constant_values=border)
+    assert RAMP.size / pixels.size < 0.05
+    facts, _ = film(pixels, bits=12, WindowCenter=2048, WindowWidth=2000)
+    assert facts["voi"] == "linear" and not facts["notes"]
+
+
+def test_two_numbers_at_two_ends_are_a_picture():
+    grey_values = np.array([[0, 255]], np.uint8)
+    assert not grey.shows_nothing(np.array([[3.0, 7.0]]), grey_values)
+    assert grey.shows_nothing(np.array([[np.nan, np.nan]]), grey_values)
 
 
 def test_no_window_shows_the_range_of_the_bits():
@@ -534,7 +583,6 @@ def test_only_closed_values_are_kept():
     assert [kept[name] for name in ("body_part", "side", "view", "sex", "kvp")] == [
         "LOWERLEG", "R", "AP", "F", 70,
     ]  # fmt: skip
-    assert described(BodyPartExamined="BOTH KNEES")["body_part"] == "KNEE"
     dropped = described(
         BodyPartExamined="MR SMITH", ViewPosition="SMITH", PatientSex="SMITH", KVP=123456789,
         InstanceNumber=123456789, MagneticFieldStrength=42424242,
@@ -543,6 +591,81 @@ def test_only_closed_values_are_kept():
         assert dropped[name] == ""
     for name in ("kvp", "instance", "magnetic_field_strength"):
         assert dropped[name] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "part", "view", "side"),
+    [
+        ("KNEE AP", "KNEE", "AP", ""),
+        ("BILATERAL KNEE", "KNEE", "", "B"),
+        ("Knee both", "KNEE", "", "B"),
+        ("BOTH KNEES", "KNEE", "", "B"),
+        ("RT KNEE LAT", "KNEE", "LAT", "R"),
+        ("left-knee", "KNEE", "", "L"),
+        ("L SPINE", "LSPINE", "", ""),
+        ("Lower leg", "LOWERLEG", "", ""),
+        ("FEMUR/KNEE", "", "", ""),
+        ("KNEELAND", "", "", ""),
+    ],
+)
+def test_body_parts_are_found_by_word(text, part, view, side):
+    kept = described(BodyPartExamined=text)
+    assert (kept["body_part"], kept["view"], kept["side"]) == (part, view, side)
+
+
+def coded(value):
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "SCT", "SMITH"
+    return [item]
+
+
+@pytest.mark.parametrize(
+    ("region", "view", "kept"),
+    [
+        ("72696002", "399348003", ["KNEE", "AP"]),
+        ("T-D9200", "R-40888", ["KNEE", "PA"]),
+        ("SMITH", "4711", ["", ""]),
+    ],
+)
+def test_coded_regions_and_views_are_read(region, view, kept):
+    codes = {"AnatomicRegionSequence": coded(region), "ViewCodeSequence": coded(view)}
+    found = described(**codes)
+    assert [found["body_part"], found["view"]] == kept
+    found = described(**codes, BodyPartExamined="HAND", ViewPosition="LL")
+    assert [found["body_part"], found["view"]] == ["HAND", "LL"]
+
+
+@pytest.mark.parametrize(
+    ("image", "series", "part", "side"),
+    [
+        ("R", "L", "KNEE", ""),
+        ("", "L", "RIGHT KNEE", ""),
+        ("R", "R", "BOTH KNEES", "R"),
+        ("B", "", "KNEE", "B"),
+        ("U", "L", "KNEE", "L"),
+    ],
+)
+def test_sides_that_contradict_each_other_are_none(image, series, part, side):
+    tags = {"ImageLaterality": image, "Laterality": series, "BodyPartExamined": part}
+    facts, _ = dicom.task(dicoms.encoded(RAMP, WindowCenter=2048, WindowWidth=4096, **tags))
+    assert facts["tags"]["side"] == side
+    assert bool(facts["notes"]) == (side == "")
+
+
+@pytest.mark.parametrize(
+    ("said", "intent"),
+    [
+        ("FOR PRESENTATION", "presentation"),
+        ("FOR PROCESSING", "processing"),
+        ("FOR SMITH", ""),
+        (None, ""),
+    ],
+)
+def test_what_a_film_is_meant_for_is_kept(said, intent):
+    tags = {"PresentationIntentType": said} if said else {}
+    facts, _ = dicom.task(dicoms.encoded(RAMP, WindowCenter=2048, WindowWidth=4096, **tags))
+    assert facts["tags"]["intent"] == intent
+    assert any("processing" in note for note in facts["notes"]) == (intent == "processing")
 
 
 def test_ids_depend_on_the_key_and_hold_nothing_of_the_file():
@@ -562,6 +685,30 @@ def test_without_a_patient_each_study_is_one_of_its_own():
 
     assert patient(PatientID="") == patient(PatientID="") != patient()
     assert patient(PatientID="") != patient(PatientID="", StudyInstanceUID="1.2.4")
+
+
+@pytest.mark.parametrize(("tag", "kind"), [("PatientID", "patient"), ("StudyInstanceUID", "study")])
+def test_an_id_of_several_values_is_one_id(tag, kind):
+    def found(*several):
+        return dicom_tags.identity(dicoms.dataset(RAMP, **{tag: list(several)}), b"k")[kind]
+
+    assert found("1.2", "3") == found("1.2", "3")
+    assert len({found("1.2", "3"), found("1.2", "4"), found("1.2"), found()}) == 4
+
+
+def test_a_patient_with_two_values_is_the_same_in_every_study():
+    patients = {
+        dicom_tags.identity(
+            dicoms.dataset(RAMP, PatientID=["A", "B"], StudyInstanceUID=study), b"k"
+        )["patient"]
+        for study in ("1.2", "1.3")
+    }
+    assert len(patients) == 1
+
+
+def test_names_that_are_not_utf_8_have_a_hash():
+    names = [os.fsdecode(b"J\xf6rg"), os.fsdecode(b"J\xfcrg"), "J\u00f6rg"]
+    assert len({dicom_tags.keyed(b"k", "file", name) for name in names}) == 3
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,8 @@ def test_class_folders_with_a_csv(tmp_path):
 def test_side_in_the_name_gives_the_patient(tmp_path):
     touch(tmp_path, "0/9001L.png", "0/9001R.png", "1/0042L.jpg")
     assert bone.read(tmp_path)["patient"].tolist() == ["9001", "9001", "0042"]
+    touch(tmp_path, "1/323f21f4b767a0e9L.png", "1/323f21f4b767a0e9R.png")
+    assert bone.read(tmp_path)["patient"].tolist()[3:] == ["323f21f4b767a0e9"] * 2
     touch(tmp_path, "1/other.png")
     table = bone.read(tmp_path)
     assert table["patient"].tolist() == table["path"].tolist()
@@ -115,6 +117,26 @@ def test_mura(tmp_path):
     assert "split" not in direct and direct["patient"].nunique() == 1
     touch(tmp_path, "train/XR_HAND/patient00003/study1/image1.png")
     says(tmp_path, "study1/image1.png", "does not lie in")
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["patient00001/study1/a.jpg", "patient00002/study1/a.jpg"],
+        ["train/patient00001/study1/a.jpg", "valid/Patient2/study1/a.jpg"],
+        ["study1_negative/a.png", "study2_positive/a.png"],
+        ["323f21f4b767a0e9/a/b.png", "healthy/b.png"],
+    ],
+)
+def test_patients_are_no_classes(tmp_path, paths):
+    touch(tmp_path, *paths)
+    ((path, reason),) = problems(tmp_path)
+    assert path == str(tmp_path.resolve()) and "named like a patient or a study" in reason
+
+
+def test_patients_below_classes_are_fine(tmp_path):
+    touch(tmp_path, "healthy/patient1/a.png", "patients with a fracture/patient2/a.png")
+    assert bone.read(tmp_path).attrs["classes"] == ["healthy", "patients with a fracture"]
 
 
 def fracatlas(root, rows, *paths):

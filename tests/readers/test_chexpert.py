@@ -1,7 +1,12 @@
+import shutil
+
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from medkeras.errors import DataError
+from medkeras.preparation import audit
 from medkeras.readers import chexpert, tables
 
 HEADER = ",".join(chexpert.COLUMNS)
@@ -112,7 +117,6 @@ def first(cells):
 
 
 FIRST = "train/patient00001/study1/view1_frontal.jpg"
-LOST = "train/patient40761/study1/view1_frontal.jpg"
 
 
 @pytest.mark.parametrize(
@@ -132,8 +136,9 @@ LOST = "train/patient40761/study1/view1_frontal.jpg"
         ([*TRAIN, (TRAIN[0][0], "Male,68,Frontal,AP" + "," * 14)], FIRST,
          "stands in train.csv 2 times, with different cells"),
         (TRAIN[1:], FIRST, "has no row in train.csv"),
-        ([*TRAIN, (LOST[6:], TRAIN[0][1])], LOST,
-         "is named in train.csv, but there is no such file"),
+        ([*TRAIN, ("patient1/study\x001/a.jpg", TRAIN[0][1])],
+         "CheXpert-v1.0-small/train/patient1/study\x001/a.jpg",
+         "in train.csv is not a picture in train/patient*/study*/"),
         ([*TRAIN, ("view1.jpg", TRAIN[0][1])], "CheXpert-v1.0-small/train/view1.jpg",
          "in train.csv is not a picture in train/patient*/study*/"),
         ([("patient9/study1/v.jpg", TRAIN[0][1])], "train.csv",
@@ -154,10 +159,45 @@ def test_all_faults_come_at_once_and_the_sound_rows_with_them(chests):
     assert caught.value.table["patient"].tolist() == ["patient00002", "patient00003"]
 
 
+def test_a_lost_picture_is_a_broken_one_that_can_be_left_out(chests):
+    rng = np.random.default_rng(0)
+    cells = ["Male,9,Frontal,AP,0" + "," * 13, "Male,9,Frontal,AP,1" + "," * 13]
+    rows = [(f"patient{n}/study1/view1_frontal.jpg", cells[n % 2]) for n in range(8)]
+    shutil.rmtree(chests)
+    for path, _ in rows[:-1]:
+        (chests / "train" / path).parent.mkdir(parents=True)
+        pixels = rng.integers(0, 256, (20, 20), dtype=np.uint8)
+        Image.fromarray(pixels).save(chests / "train" / path)
+    rewrite(chests, rows)
+    lost = "train/" + rows[-1][0]
+
+    assert len(chexpert.read(chests)) == 8
+    with pytest.raises(DataError) as caught:
+        audit.opened(chexpert.read, chests)
+    table = audit.opened(chexpert.read, chests, skip_bad=True)
+
+    assert [(problem.path, problem.reason) for problem in caught.value.problems] == [
+        (lost, "cannot be opened (No such file or directory)")
+    ]
+    assert len(table) == 7 and [bad["path"] for bad in table.attrs["skipped"]] == [lost]
+
+
+def test_pictures_behind_links_are_refused_and_not_opened(chests, tmp_path):
+    (chests / "train/patient00001").rename(tmp_path / "elsewhere")
+    (chests / "train/patient00001").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError) as caught:
+        chexpert.read(chests)
+    assert [(problem.path, problem.reason) for problem in caught.value.problems] == [
+        ("train/patient00001", "is a link to a folder, which is not followed"),
+        (FIRST, "is named in train.csv, but is no picture in the data folder"),
+    ]
+    assert FIRST not in set(caught.value.table["path"])
+
+
 def test_a_missing_lateral_picture_matters_only_to_those_who_read_it(chests):
     (chests / "train/patient00002/study1/view2_lateral.jpg").unlink()
-    assert len(chexpert.read(chests)) == 4
-    assert len(problems(chests, views="all")) == 1
+    assert "lateral" not in set(chexpert.read(chests)["view"])
+    assert len(chexpert.read(chests, views="all")) == 5
 
 
 def test_columns_that_are_missing_are_named(chests):

@@ -1,7 +1,15 @@
 import errno
+import itertools
 import os
+import shutil
+import signal
 import stat
+import subprocess
+import sys
+import threading
+import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,11 +22,12 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from medkeras.errors import ResourceError, UsageError
-from medkeras.files import atomic, child, dicom_tags
+from medkeras.files import atomic, child, dicom_tags, grey
 from medkeras.files import dicom as decoder
-from medkeras.readers import dicom, dicom_knees
+from medkeras.readers import dicom, dicom_knees, dicom_private, dicom_survey
 from tests.files import dicoms
 
+ROOT = Path(__file__).resolve().parents[2]
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 
 
@@ -208,12 +217,72 @@ def test_a_gap_is_noted(imported):
 
 def test_a_damaged_slice_refuses_its_volume_and_no_other(imported):
     files = {f"{n}": mr(n, height=n) for n in (1, 2, 3)}
-    other = mr(1, height=0, series="1.2.10")
+    others = {f"other{n}": mr(n, height=n, series="1.2.10") for n in (1, 2)}
     damaged = dicoms.saved(files["2"])[:-20]
-    done, out = imported(files | {"2": damaged, "other": other})
+    done, out = imported(files | {"2": damaged} | others)
     assert sorted(reasons(done))[0].startswith("belongs to a volume with a damaged slice")
-    assert len(reasons(done)) == 3 and list(done.written) == ["other"]
+    assert len(reasons(done)) == 3 and list(done.written) == list(others)
     assert len(list(out.rglob("*.npy"))) == 1
+
+
+def test_a_slice_alone_is_no_volume(imported):
+    files = {f"{n}": mr(n, height=n) for n in (1, 2)}
+    done, _ = imported(files | {"alone": mr(1, height=0, series="1.2.10")})
+    (problem,) = done.problems
+    assert (problem.path, problem.severity) == ("alone", "note")
+    assert problem.reason == "is 1 slice alone, which is no volume" and len(done.images) == 1
+
+
+@pytest.mark.parametrize("several_files", [True, False])
+@pytest.mark.parametrize(
+    ("limit", "value", "word"), [("MAX_SLICES", 3, "4 slices"), ("MAX_BYTES", 1023, "4 x 8 x 8")]
+)
+def test_a_volume_beyond_the_limits_is_refused_unread(
+    imported, monkeypatch, limit, value, word, several_files
+):
+    files = {f"{n}": mr(n, height=n) for n in (1, 2, 3, 4)}
+    monkeypatch.setattr(dicom_survey, limit, value)
+    done, out = imported(files if several_files else {"a": framed([0, 3, 6, 9])})
+    assert len(reasons(done)) == (4 if several_files else 1)
+    assert all(word in reason for reason in reasons(done)) and not out.exists()
+
+
+def test_a_volume_at_the_limits_is_read(imported, monkeypatch):
+    monkeypatch.setattr(dicom_survey, "MAX_SLICES", 4)
+    monkeypatch.setattr(dicom_survey, "MAX_BYTES", 4 * 8 * 8 * 4)
+    done, _ = imported({f"{n}": mr(n, height=n) for n in (1, 2, 3, 4)})
+    assert done.images["slices"].tolist() == [4]
+
+
+def test_too_little_memory_costs_one_volume(imported, monkeypatch):
+    render = grey.rendered
+
+    def rendered(values, *given, **options):
+        if len(values) == 3:
+            raise MemoryError
+        return render(values, *given, **options)
+
+    monkeypatch.setattr(grey, "rendered", rendered)
+    files = {f"{n}": mr(n, height=n) for n in (1, 2, 3)}
+    files |= {f"other{n}": mr(n, height=n, series="1.2.10") for n in (1, 2)}
+    done, _ = imported(files)
+    assert len(reasons(done)) == 3 and all("memory" in reason for reason in reasons(done))
+    assert list(done.written) == ["other1", "other2"]
+
+
+def test_too_little_memory_to_receive_a_picture_costs_that_picture(imported, monkeypatch):
+    asked = child.run
+
+    def run(task, data, **options):
+        if options["pixels"] and options["suffix"] == ".large":
+            raise MemoryError
+        return asked(task, data, **options)
+
+    monkeypatch.setattr(child, "run", run)
+    film = dicoms.dataset(RAMP)
+    done, _ = imported({"a.large": film, "b": dicoms.dataset(RAMP), "copy.large": film})
+    assert list(done.written) == ["b"]
+    assert len(reasons(done)) == 2 and all("memory" in reason for reason in reasons(done))
 
 
 def framed(heights):
@@ -274,6 +343,29 @@ def test_one_id_with_different_pixels_is_refused(imported):
     assert list(done.written) == ["c"]
 
 
+@pytest.mark.parametrize("other", [{"PatientID": "another"}, {"StudyInstanceUID": "1.2.4"}])
+def test_a_copy_under_another_patient_or_study_is_refused(imported, other):
+    uid = generate_uid()
+    files = {
+        "a": dicoms.dataset(RAMP, SOPInstanceUID=uid),
+        "b": dicoms.dataset(RAMP, SOPInstanceUID=uid, **other),
+    }
+    done, out = imported(files)
+    assert len(reasons(done)) == 2 and not done.copies and not out.exists()
+    assert all("different patients" in why or "different studies" in why for why in reasons(done))
+
+
+def test_a_patient_of_implausibly_many_studies_is_noted(imported, monkeypatch):
+    monkeypatch.setattr(dicom_survey, "MAX_STUDIES", 2)
+    files = {f"a{n}": dicoms.dataset(RAMP, StudyInstanceUID=f"1.2.{n}") for n in (1, 2, 3)}
+    files |= {
+        f"b{n}": dicoms.dataset(RAMP, PatientID="two", StudyInstanceUID=f"1.3.{n}") for n in (1, 2)
+    }
+    done, _ = imported(files)
+    noted = done.images["notes"].str.contains("more than 2 studies")
+    assert done.images["patient"][noted].value_counts().tolist() == [3] and (~noted).sum() == 2
+
+
 def knees(shape=(60, 100), gap=47, **tags):
     """Makes a film with 1,000 in the left and 3,000 in the right bone of the picture."""
     pixels = np.zeros(shape, np.uint16)
@@ -293,7 +385,6 @@ def sides(done, out):
         ({"Laterality": "B"}, 1000),
         ({"Laterality": "B", "PatientOrientation": ["L", "F"]}, 1000),
         ({"Laterality": "B", "PatientOrientation": ["R", "F"]}, 3000),
-        ({}, 1000),
         ({"ViewPosition": "PA"}, 1000),
     ],
 )
@@ -313,6 +404,7 @@ def test_a_film_of_both_knees_is_cut_at_the_gap(imported, tags, right):
 @pytest.mark.parametrize(
     "tags",
     [
+        {},
         {"Laterality": "R"},
         {"shape": (100, 100)},
         {"ViewPosition": "LAT"},
@@ -389,6 +481,25 @@ def test_links_are_not_followed_and_hidden_files_left_out(imported, source, tmp_
     assert list(done.written) == ["a.dcm"] and done.hidden == 1
 
 
+def test_what_a_name_promises_is_expected(imported):
+    done, _ = imported({"a.DCM": b"<html>an error page</html>", "b.html": b"<html>help</html>"})
+    assert [(problem.path, problem.severity) for problem in done.problems] == [
+        ("a.DCM", "error"),
+        ("b.html", "note"),
+    ]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere every name is text")
+def test_names_of_files_need_not_be_text(source, tmp_path, capsys):
+    link = tmp_path / "link.csv"
+    for name, data in {b"caf\xe9.dcm": GOOD, b"na\xefve.dcm": GOOD[:-9]}.items():
+        Path(os.fsdecode(os.fsencode(source) + b"/" + name)).write_bytes(data)
+    assert dicom.main([str(source), str(tmp_path / "out"), "--linkage", str(link)]) == 3
+    assert "2 files: 1 imported" in capsys.readouterr().out
+    assert len(pd.read_csv(tmp_path / "out" / "refused.csv")) == 1
+    assert sorted(pd.read_csv(link)["source"]) == [r"caf\udce9.dcm", r"na\udcefve.dcm"]
+
+
 GOOD, CUT = dicoms.encoded(RAMP), dicoms.encoded(RAMP)[:-9]
 BURNED = dicoms.encoded(RAMP, BurnedInAnnotation="YES")
 
@@ -431,6 +542,172 @@ def test_linkage_stays_outside(source, tmp_path):
             dicom.convert(source, tmp_path / "out", linkage=link)
 
 
+def test_a_linkage_that_cannot_be_written_is_found_out_first(source, tmp_path, monkeypatch, capsys):
+    (source / "a.dcm").write_bytes(GOOD)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(child, "run", None)
+    monkeypatch.setattr(dicom_private, "write", full)
+    key = {"key": bytes(32)}
+    with pytest.raises(UsageError, match="link.csv: cannot be written .No space"):
+        dicom.convert(source, tmp_path / "out", linkage=tmp_path / "link.csv", **key)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_linkage_that_cannot_be_filled_leaves_nothing(source, tmp_path, monkeypatch):
+    (source / "a.dcm").write_bytes(GOOD)
+    link = tmp_path / "link.csv"
+    written = Path.write_bytes
+
+    def full(path, data):
+        if path == link:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return written(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ResourceError, match="link.csv: cannot be written"):
+        dicom.convert(source, tmp_path / "out", linkage=link)
+    assert not link.exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("out", ["empty", "link", ".", "dangling"])
+def test_an_empty_folder_is_filled_and_never_replaced(source, tmp_path, monkeypatch, out):
+    (source / "a.dcm").write_bytes(GOOD)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (tmp_path / "link").symlink_to(empty)
+    (tmp_path / "dangling").symlink_to(tmp_path / "absent")
+    monkeypatch.chdir(empty)
+    before = empty.stat().st_ino
+    done = dicom.convert(source, out if out == "." else tmp_path / out)
+    filled = tmp_path / ("absent" if out == "dangling" else "empty")
+    assert empty.stat().st_ino == before and (tmp_path / "link").is_symlink()
+    assert sorted(path.name for path in filled.iterdir()) == sorted(
+        ["images.csv", "refused.csv", done.images["patient"][0]]
+    )
+
+
+def test_a_folder_filled_half_is_emptied_again(source, tmp_path, monkeypatch):
+    (source / "a.dcm").write_bytes(GOOD)
+    out = tmp_path / "out"
+    out.mkdir()
+    moved = os.rename
+
+    def rename(old, new):
+        if Path(new) == out / "images.csv":
+            assert (out / "refused.csv").exists()
+            raise OSError(errno.EIO, "Input/output error")
+        moved(old, new)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(ResourceError, match="Input/output"):
+        dicom.convert(source, out)
+    assert not list(out.iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX")
+@pytest.mark.parametrize(("number", "exists"), [(signal.SIGINT, False), (signal.SIGTERM, True)])
+def test_a_signal_leaves_no_picture(source, tmp_path, number, exists):
+    out, link = tmp_path / "out", tmp_path / "link.csv"
+    noise = np.random.default_rng(0).integers(0, 4096, (1200, 1200), dtype=np.uint16)
+    for name in range(40):
+        (source / f"{name}.dcm").write_bytes(dicoms.encoded(noise, bits=12))
+    if exists:
+        out.mkdir()
+    command = [sys.executable, "-m", "medkeras.readers.dicom", str(source), str(out)]
+    running = subprocess.Popen(
+        [*command, "--linkage", str(link)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 60
+    while not list(tmp_path.rglob("*.png")) and running.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
+    running.send_signal(number)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 128 + number
+    assert said == f"stopped by signal {number.value}, nothing was imported\n"
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"in", "private"} | ({"out"} if exists else set())
+    assert not exists or not list(out.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no such signal")
+@pytest.mark.parametrize(("handler", "code"), [(signal.SIG_DFL, 129), (signal.SIG_IGN, 3)])
+def test_a_closed_terminal_stops_unless_ignored(source, tmp_path, monkeypatch, handler, code):
+    def closed(*_):
+        os.kill(os.getpid(), signal.SIGHUP)
+        return []
+
+    monkeypatch.setattr(dicom_survey, "files", closed)
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        assert dicom.main([str(source), str(tmp_path / "out")]) == code
+        assert signal.getsignal(signal.SIGHUP) == handler
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX")
+def test_a_second_signal_does_not_disturb_the_cleaning(source, tmp_path, monkeypatch, capsys):
+    (source / "a.dcm").write_bytes(GOOD)
+    removed = shutil.rmtree
+
+    def interrupted(function):
+        def run(*given, **options):
+            os.kill(os.getpid(), signal.SIGINT)
+            return function(*given, **options)
+
+        return run
+
+    monkeypatch.setattr(dicom_survey, "tasks", interrupted(dicom_survey.tasks))
+    monkeypatch.setattr(shutil, "rmtree", interrupted(removed))
+    assert dicom.main([str(source), str(tmp_path / "out")]) == 130
+    assert "nothing was imported" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "private"]
+
+
+def test_what_is_stopped_reads_no_more_headers(imported, monkeypatch):
+    asked, read = child.run, []
+
+    def run(task, data, **options):
+        read.append(data)
+        time.sleep(0.02)
+        return asked(task, data, **options)
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(child, "run", run)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    with pytest.raises(KeyboardInterrupt):
+        imported({f"{n}": b"text" for n in range(60)}, progress=stop)
+    assert 1 <= len(read) < 30
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX")
+@pytest.mark.parametrize("volume", [True, False])
+def test_what_is_stopped_decodes_no_more(imported, monkeypatch, tmp_path, volume):
+    asked, number, decoded = child.run, itertools.count(1), []
+
+    def run(task, data, **options):
+        if options["pixels"]:
+            this = next(number)
+            decoded.append(this)
+            if this == 5:
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            time.sleep(0.02)
+        return asked(task, data, **options)
+
+    monkeypatch.setattr(child, "run", run)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    make = (lambda n: mr(n + 1, height=n)) if volume else (lambda n: dicoms.dataset(RAMP))
+    with pytest.raises(KeyboardInterrupt):
+        imported({f"{n}": make(n) for n in range(60)})
+    assert 5 <= len(decoded) < 30
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "private"]
+
+
 def test_a_full_disk_leaves_nothing_behind(imported, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -455,7 +732,55 @@ def test_a_decoder_that_was_taken_over_names_no_folder(imported, tmp_path, monke
     assert not list(tmp_path.rglob("*escaped*"))
 
 
+def test_what_changed_pixels_is_said(source, tmp_path, capsys):
+    for name in ("a", "b"):
+        film = dicoms.dataset(RAMP, PresentationIntentType="FOR PROCESSING")
+        (source / name).write_bytes(dicoms.saved(film))
+    assert dicom.main([str(source), str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "2 of 2 pictures and volumes, imported: no usable VOI LUT or window" in said
+    assert "2 of 2 pictures and volumes, imported: meant for processing" in said
+    assert set(pd.read_csv(tmp_path / "out" / "images.csv")["intent"]) == {"processing"}
+
+
 # I1: nothing that names anybody
+
+
+def test_the_order_of_the_names_is_nowhere(imported, source, tmp_path):
+    count = 12
+    films = {
+        f"a{n:02d}": dicoms.dataset(RAMP, PatientID=f"{n}", StudyInstanceUID=f"1.2.{n}")
+        for n in range(count)
+    }
+    done, out = imported(films | {f"b{n:02d}": CUT for n in range(count)})
+    images, refused = (pd.read_csv(out / f"{name}.csv") for name in ("images", "refused"))
+    assert len(images) == len(refused) == count
+    assert images["path"].is_monotonic_increasing and refused["file"].is_monotonic_increasing
+    work = dicom_survey.tasks(
+        dicom_survey.pictures(
+            {
+                path: dicom_survey.read(source, path, {"key": "ab"}, pixels=False)[0]
+                for path in films
+            },
+            done,
+        ),
+        done,
+    )
+    assert [task.name for task in work] == sorted(task.name for task in work)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_only_a_terminal_is_shown_the_names(source, tmp_path, capsys, monkeypatch, terminal):
+    (source / "Jane Doe").write_bytes(GOOD)
+    (source / "John Doe").write_bytes(CUT)
+    link = tmp_path / "link.csv"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    dicom.main([str(source), str(tmp_path / "out"), "--linkage", str(link)])
+    said = capsys.readouterr().out
+    (hashed,) = pd.read_csv(tmp_path / "out" / "refused.csv")["file"]
+    assert ("John Doe" in said) == terminal and (hashed in said) != terminal
+    links = pd.read_csv(link)
+    assert links["source"][links["file"] == hashed].tolist() == ["John Doe"]
 
 
 def test_the_key_is_private_and_gives_the_same_ids_again(imported, key, source, tmp_path):

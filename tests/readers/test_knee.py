@@ -46,6 +46,21 @@ def test_class_folders(tmp_path):
     assert tables.classes(table) == ["0", "1", "2", "3", "4"] and "split" not in table
 
 
+def test_patients_of_an_import_are_subjects(tmp_path):
+    ids = ["323f21f4b767a0e9", "0123456789012345", "abcdefabcdefabcd", "00000000000000ff", "9001"]
+    for grade, name in enumerate(ids):
+        touch(tmp_path, f"{grade}/{name}L.png", f"{grade}/{name}R.png")
+    table = knee.read(tmp_path)
+    assert table["patient"].tolist() == [name for name in ids for _ in "LR"]
+    assert table["side"].tolist() == ["left", "right"] * 5
+
+
+@pytest.mark.parametrize("name", ["knee1L", "323f21f4b767a0eL", "323f21f4b767a0e9_L", "fadeL"])
+def test_what_is_neither_number_nor_id_is_no_subject(tmp_path, name):
+    touch(tmp_path, "0/1L.png", f"0/{name}.png")
+    assert problems(tmp_path) == [(f"0/{name}.png", "is not named <subject>L or <subject>R")]
+
+
 @pytest.mark.parametrize(
     ("parts", "sides"),
     [

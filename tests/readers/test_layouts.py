@@ -24,6 +24,7 @@ CHEXPERT = "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding\n"
         (["OAI_data/JSL.csv", "OAI_data/complete_images/9001_1.png"], "knee"),
         (["0/9001L.png", "4/9002R.jpg"], "knee"),
         (["train/0/9001L.png", "auto_test/0/9001L.png", "test/1/2R.png"], "knee"),
+        (["0/323f21f4b767a0e9L.png", "0/323f21f4b767a0e9R.png", "1/9001R.png"], "knee"),
         (["train/0/a.png", "train/1/b.png"], "bone"),
         (["healthy/9001L.png", "broken/9002R.png"], "bone"),
         (["train/0_normal/1.png", "valid/1_abnormal/1.png"], "bone"),
@@ -43,6 +44,11 @@ def test_chexpert_is_known_by_its_header(tmp_path, place):
     assert layouts.recognised(tmp_path) == "bone"
     (tmp_path / place).mkdir(exist_ok=True)
     (tmp_path / place / "train.csv").write_text("\ufeff" + CHEXPERT, encoding="utf-8")
+    assert layouts.recognised(tmp_path) == "chexpert"
+
+
+def test_chexpert_is_known_below_what_a_spreadsheet_says(tmp_path):
+    (tmp_path / "train.csv").write_text("sep=;\n" + CHEXPERT.replace(",", ";"))
     assert layouts.recognised(tmp_path) == "chexpert"
 
 
@@ -68,6 +74,50 @@ def test_a_folder_too_high_is_told_the_right_one(tmp_path):
     touch(tmp_path, "data/healthy/a.png", "data/broken/b.png", "notes.txt")
     inner = tmp_path.resolve() / "data"
     assert refusal(tmp_path)[0].remedy == f"name the folder that holds the classes: --data {inner}"
+
+
+CHESTS = ["train.csv", "train/patient1/study1/a.jpg", "train/patient1/study2/a.jpg"]
+MURA = ["train/XR_HAND/patient1/study1_positive/1.png", "train/XR_HAND/patient2/study1/1.png"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "inner"),
+    [
+        ([*CHESTS, "train/patient2/study1/a.jpg"], "train"),
+        (CHESTS, "train/patient1"),
+        (CHESTS, "train/patient1/study1"),
+        (["train/axial/0.npy", "train/coronal/0.npy"], "train"),
+        (["train/axial/0.npy", "train/coronal/0.npy"], "train/axial"),
+        (["train/3/9001L.png"], "train/3"),
+        (["3/9001L.png"], "3"),
+        (["JSL.csv", "complete_images/9001_1.png"], "complete_images"),
+        (MURA, "train/XR_HAND"),
+        (["dataset.csv", "images/Fractured/a.jpg"], "images"),
+    ],
+)
+def test_a_piece_of_a_data_set_is_told_the_whole(tmp_path, paths, inner):
+    root = touch(tmp_path / "set", *paths)
+    if "train.csv" in paths:
+        (root / "train.csv").write_text(CHEXPERT)
+    found = refusal(root / inner)[0]
+    assert found.reason == "is in no layout that a reader knows"
+    assert found.remedy == f"name the folder above: --data {root.resolve()}"
+
+
+def test_an_import_is_not_read_below_its_table(tmp_path):
+    touch(
+        tmp_path,
+        "323f21f4b767a0e9/aaaaaaaaaaaaaaaa/1.png",
+        "323f21f4b767a0e9/b" + "0" * 15 + "/1.png",
+    )
+    (tmp_path / "images.csv").write_text("path,patient\n")
+    found = refusal(tmp_path / "323f21f4b767a0e9")[0]
+    assert found.remedy == f"name the folder above: --data {tmp_path.resolve()}"
+
+
+def test_patients_are_no_classes_where_nothing_lies_above(tmp_path):
+    touch(tmp_path, "patient1/study1/a.jpg", "patient2/study1/a.jpg")
+    assert refusal(tmp_path)[0].remedy == "see data/README.md for the layouts"
 
 
 @pytest.mark.parametrize("name", ["a/b/1.dcm", "DICOMDIR", "IM0001", "1.2.840.113"])

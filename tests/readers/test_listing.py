@@ -53,12 +53,30 @@ def test_a_csv_outside_the_data_is_not_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["0001,1\n0002,\n", "\ufeff0001;1\r\n\r\n 0002 ;\r\n", "0001\t1\n\n0002\t"]
+    "text",
+    [
+        "0001,1\n0002,\n",
+        "\ufeff0001;1\r\n\r\n 0002 ;\r\n",
+        "0001\t1\n\n0002\t",
+        "\ufeffsep=;\r\n0001;1\r\n0002;\r\n",
+        "SEP=|\n0001|1\n0002|\n",
+    ],
 )
 def test_rows_without_a_header(tmp_path, text):
     (tmp_path / "a.csv").write_text(text, encoding="utf-8", newline="")
     rows = listing.read_rows(tmp_path / "a.csv", tmp_path, [])
     assert rows == [["0001", "1"], ["0002", ""]]
+
+
+def test_what_a_spreadsheet_says_before_the_header_is_no_header(tmp_path):
+    # Without it, the commas of the first line would part the cells.
+    (tmp_path / "a.csv").write_text("sep=;\nPath;a,b,c\n1.png;x\n")
+    table = listing.read_csv(tmp_path / "a.csv", tmp_path, [])
+    assert table.to_dict("list") == {"path": ["1.png"], "a,b,c": ["x"]}
+    (tmp_path / "a.csv").write_text("sep=;")
+    problems = []
+    assert listing.read_csv(tmp_path / "a.csv", tmp_path, problems) is None
+    assert problems[0].reason == "is empty"
 
 
 def test_a_layout_begins_at_the_root_or_at_the_only_folder_inside_that_fits(tmp_path):
