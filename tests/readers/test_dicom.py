@@ -853,8 +853,15 @@ def test_a_marker_in_every_tag_is_in_no_output(
     source, tmp_path, monkeypatch, capfd, caplog, needed
 ):
     monkeypatch.setattr(config.settings, "writing_validation_mode", config.IGNORE)
-    # A child's messages go nowhere; in this process they would be seen.
-    monkeypatch.setattr(child, "run", lambda _, data, **options: decoder.task(data, **options))
+    # A child's messages go nowhere; in this process they would be seen. One file at a time, as in
+    # a child: what Python does with warnings is the process's, not the thread's.
+    alone = threading.Lock()
+
+    def here(_, data, **options):
+        with alone:
+            return decoder.task(data, **options)
+
+    monkeypatch.setattr(child, "run", here)
     made = marked(needed)
     assert len(made) > 3000
     with warnings.catch_warnings(record=True):
