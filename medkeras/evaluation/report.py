@@ -16,7 +16,7 @@ from markupsafe import Markup
 from medkeras.evaluation import card, diagram, metrics, overlays, plots, sizes
 from medkeras.evaluation.pages import rendered
 from medkeras.files import atomic
-from medkeras.preparation import control
+from medkeras.preparation import control, splits
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 LOOKED_UP = 50
@@ -102,13 +102,16 @@ def verdict(scores, data) -> dict:
 
 def counts(table) -> dict:
     """Counts pictures and patients per class and part."""
-    parts = [part for part in ("train", "val", "test") if part in set(table["split"])]
-    rows = []
-    for name in [*table.sort_values("label", kind="stable")["class"].unique(), None]:
-        own = table if name is None else table[table["class"] == name]
-        cells = [own[own["split"] == part] for part in parts] + [own]
-        pairs = [(len(cell), cell["patient"].nunique()) for cell in cells]
-        rows.append({"name": "all" if name is None else name, "cells": pairs})
+    parts = [part for part in splits.SIDES if part in set(table["split"])]
+    # A block for each class, a line for each side and for all of them.
+    blocks = splits.counts(table).to_numpy().reshape(-1, len(splits.SIDES) + 1, 4)
+    rows = [
+        {
+            "name": block[0][0],
+            "cells": [(n, patients) for _, side, n, patients in block if side in (*parts, "all")],
+        }
+        for block in blocks
+    ]
     names = {"train": "training", "val": "validation", "test": "test"}
     return {"parts": [names[part] for part in parts] + ["all"], "rows": rows}
 

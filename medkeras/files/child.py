@@ -17,7 +17,7 @@ import numpy as np
 
 from medkeras.errors import ResourceError
 from medkeras.files import frames, serve
-from medkeras.files.foreign import Unreadable
+from medkeras.files.foreign import Unreadable, printable
 
 # The closed list: a child runs nothing else.
 TASKS = {
@@ -217,7 +217,7 @@ class _Child:
         refused = answer.get("refused")
         if not isinstance(refused, list) or len(refused) != 2:
             raise _Died("confuses the decoder", "save it anew, or remove the file")
-        return None, None, tuple(_printable(text) for text in refused)
+        return None, None, tuple(printable(str(text), " ")[:400] for text in refused)
 
     def _death(self, hung):
         if hung:
@@ -277,10 +277,6 @@ def _path():
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     found = [os.path.abspath(place) for place in sys.path if place]
     return found if root in found else [*found, root]
-
-
-def _printable(text):
-    return "".join(sign if sign.isprintable() else " " for sign in str(text))[:400]
 
 
 def _forget():

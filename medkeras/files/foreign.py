@@ -42,6 +42,11 @@ def named(data: bytes) -> str | None:
     return next((name for begin, name in SIGNATURES if data.startswith(begin)), None)
 
 
+def printable(text: str, instead: str = "?") -> str:
+    """Replaces what is no sign: a file, or its name, may hold what a terminal obeys."""
+    return "".join(sign if sign.isprintable() else instead for sign in text)
+
+
 def refuse_lost(data: bytes, wanted: str) -> None:
     """Refuses what copying or downloading went wrong with: it holds nothing of the file.
 

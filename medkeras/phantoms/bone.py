@@ -35,7 +35,6 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from medkeras.errors import UsageError
 from medkeras.files import atomic
 from medkeras.phantoms import folder
 from medkeras.phantoms.drawing import film, limb
@@ -115,9 +114,9 @@ def _write_all(base, classes, patients, per_patient, size, difficulty, seed):
         for picture in range(rng.integers(per_patient[0], per_patient[1], endpoint=True)):
             file = f"{name}/{patient}_{picture + 1}.png"
             pixels, mask = _view(rng, anatomy, size, difficulty)
-            _save(base / file, pixels)
+            folder.save(base / file, pixels)
             if name != "healthy":
-                _save(base / "masks" / file, mask)
+                folder.save(base / "masks" / file, mask)
             rows.append((file, patient, name))
     table = pd.DataFrame(rows, columns=["path", "patient", "class"]).sort_values("path")
     atomic.write_csv(base / "patients.csv", table)
@@ -168,11 +167,6 @@ def _movement(anatomy, shift, turn, seen, full):
     return film.matrix(rotation, centre + offset - rotation @ centre)
 
 
-def _save(path, pixels):
-    # The folder becomes visible only when complete, so single files need no care of their own.
-    path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
-
-
 def _refuse(classes, patients, fewest, most, size, difficulty, seed):
     unknown = [name for name in classes if name not in CLASSES]
     faults = {
@@ -187,6 +181,4 @@ def _refuse(classes, patients, fewest, most, size, difficulty, seed):
         f"difficulty={difficulty}: expected 0..1": not 0 <= difficulty <= 1,
         f"seed={seed}: expected 0 or more": seed < 0,
     }
-    for message, wrong in faults.items():
-        if wrong:
-            raise UsageError(message)
+    folder.refuse(faults)

@@ -57,6 +57,7 @@ from medkeras.phantoms.outcome.chest_reports import FINDINGS, PARENTS, PARTS, SH
 # Raised when the same arguments give other pictures, so that old folders are not reused.
 GENERATOR = 1
 PREFIX = "CheXpert-v1.0-small/"
+JPEG = (cv2.IMWRITE_JPEG_QUALITY, 92)
 # Chance that a finding lies on both sides; the others lie on one, or in the middle.
 BOTH = {"Edema": 1.0, "Pleural Effusion": 0.3}
 MIDDLE = ("Enlarged Cardiomediastinum", "Cardiomegaly", "Support Devices")
@@ -175,9 +176,9 @@ def _write_all(base, arguments):
                 views = _pictures(anatomy, study, arguments)
                 for view, (pixels, masks) in views.items():
                     path = f"{part}/{name}/study{study['number']}/{view}"
-                    _save(base / f"{path}.jpg", pixels)
+                    folder.save(base / f"{path}.jpg", pixels, JPEG)
                     for finding, mask in masks.items():
-                        _save(base / f"masks/{finding.replace(' ', '_')}/{path}.png", mask)
+                        folder.save(base / f"masks/{finding.replace(' ', '_')}/{path}.png", mask)
                     front = view == "view1_frontal"
                     seen = ("Frontal", "AP" if study["ap"] else "PA") if front else ("Lateral", "")
                     rows.append((f"{PREFIX}{path}.jpg", sex, age, *seen, *study["labels"]))
@@ -262,13 +263,6 @@ def _pictures(anatomy, study, arguments):
                 masks[parent] = np.maximum(masks.get(parent, 0), masks[name])
         views[view] = pixels, masks
     return views
-
-
-def _save(path, pixels):
-    # The folder becomes visible only when complete, so single files need no care of their own.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    options = [cv2.IMWRITE_JPEG_QUALITY, 92] if path.suffix == ".jpg" else []
-    path.write_bytes(cv2.imencode(path.suffix, pixels, options)[1].tobytes())
 
 
 def _refuse(**given):

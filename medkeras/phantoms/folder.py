@@ -6,6 +6,8 @@ import secrets
 import shutil
 from pathlib import Path
 
+import cv2
+
 from medkeras.errors import UsageError
 from medkeras.files import atomic
 
@@ -45,6 +47,34 @@ def written(root, stamp: dict, write) -> Path:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return root
+
+
+def save(path: Path, pixels, options=()) -> None:
+    """Writes a picture, as its ending says.
+
+    The folder becomes visible only when complete, so single files need no care of their own.
+
+    Args:
+        path: of the picture; its folder is made.
+        pixels: uint8 (height, width).
+        options: of OpenCV's encoder.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(path.suffix, pixels, list(options))[1].tobytes())
+
+
+def refuse(faults: dict) -> None:
+    """Refuses arguments out of range.
+
+    Args:
+        faults: message -> whether it applies.
+
+    Raises:
+        UsageError: the first that does.
+    """
+    for message, wrong in faults.items():
+        if wrong:
+            raise UsageError(message)
 
 
 def _stamp(root):

@@ -52,7 +52,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medkeras.errors import UsageError
 from medkeras.files import atomic
 from medkeras.phantoms import folder
 from medkeras.phantoms.drawing import knee_anatomy, scanner
@@ -240,6 +239,4 @@ def _refuse(exams, valid, size, slices, difficulty, disagreement, seed):
         f"disagreement={disagreement}: expected 0 .. below 0.5": not 0 <= disagreement < 0.5,
         f"seed={seed}: expected 0 or more": seed < 0,
     }
-    for message, wrong in faults.items():
-        if wrong:
-            raise UsageError(message)
+    folder.refuse(faults)

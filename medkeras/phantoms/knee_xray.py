@@ -40,11 +40,9 @@ noise, and leaves truth and labels as they are.
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 
-from medkeras.errors import UsageError
 from medkeras.files import atomic
 from medkeras.phantoms import folder, knee_dicom
 from medkeras.phantoms.drawing import knee_bones, knee_film
@@ -129,7 +127,7 @@ def write(
         boxes = []
         for case, knees, views in _patients(table, seed, difficulty):
             for row, picture in _joints(case, knees, views, size, difficulty, seed):
-                _save(base / "complete_images" / f"{row.ID}.png", picture)
+                folder.save(base / "complete_images" / f"{row.ID}.png", picture)
             if films:
                 boxes += _film(base, case, knees, views, film, films, difficulty, seed)
         if films:
@@ -168,7 +166,7 @@ def write_grades(
                 side = "right" if row.side == knee_grade.RIGHT else "left"
                 path = f"train/{row.grade}/{row.subject}{side[0].upper()}.png"
                 (base / path).parent.mkdir(parents=True, exist_ok=True)
-                _save(base / path, picture)
+                folder.save(base / path, picture)
                 labels.append((path, row.subject, side, row.grade))
         listed = pd.DataFrame(labels, columns=["path", "patient_id", "side", "kl"])
         atomic.write_csv(base / "labels.csv", listed.sort_values("path"))
@@ -231,7 +229,7 @@ def _film(base, case, knees, views, shape, films, difficulty, seed):
     if films == "dicom":
         knee_dicom.save(base / name, rng, picture, subject, knee_film.WIDTH / shape[1])
     else:
-        _save(base / name, np.round(picture * 255).astype(np.uint8))
+        folder.save(base / name, np.round(picture * 255).astype(np.uint8))
     boxes = [np.round(knee_film.box(seen, shape), 2) for seen in views]
     return [(name, side, *place) for side, place in zip(case["side"], boxes, strict=True)]
 
@@ -257,13 +255,8 @@ def _blanked(table, missing, unfollowed, seed):
     return result
 
 
-def _save(path, pixels):
-    # The folder becomes visible only when complete, so single files need no care of their own.
-    path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
-
-
 def _refuse(patients, size, difficulty, seed):
-    _raise(
+    folder.refuse(
         {
             f"patients={patients}: expected 1 or more": patients < 1,
             f"size={size}: expected 32 or more": size < 32,
@@ -274,7 +267,7 @@ def _refuse(patients, size, difficulty, seed):
 
 
 def _refuse_more(film, films, risk_effect, missing, unfollowed):
-    _raise(
+    folder.refuse(
         {
             f"film={film}: expected a height of 96 and a width of 128 or more": len(film) != 2
             or film[0] < 96
@@ -285,9 +278,3 @@ def _refuse_more(film, films, risk_effect, missing, unfollowed):
             f"unfollowed={unfollowed}: expected 0..1": not 0 <= unfollowed <= 1,
         }
     )
-
-
-def _raise(faults):
-    for message, wrong in faults.items():
-        if wrong:
-            raise UsageError(message)

@@ -71,9 +71,9 @@ def checked(
     leaks = []
     if "split" in table:
         shared = copies.across(table, _without(sound, table, conflicts if skip_bad else []))
-        leaks = [*shared, *splits.divided(kept if skip_bad else table)]
+        divided = splits.divided(kept if skip_bad and not resplit else table)
         # One line is enough where the new split puts it right.
-        leaks = _noted(shared, splits.divided(table)) if resplit else leaks
+        leaks = _noted(shared, divided) if resplit else [*shared, *divided]
     classes = _per_label(kept) if "labels" in table.attrs else _per_class(table, kept)
 
     notes = [problem for problem in [*leaks, *classes] if problem.severity == "note"]

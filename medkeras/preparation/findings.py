@@ -2,6 +2,7 @@
 
 import sys
 
+from medkeras.files.foreign import printable
 from medkeras.readers import tables
 
 SHOWN = {"error": 60, "left out": 20, "note": 20}
@@ -60,6 +61,17 @@ def counts(table) -> dict:
     return found
 
 
+def line(table) -> str:
+    """Says in one line what a table holds: its size, patients, and classes or positives."""
+    found = counts(table)
+    what = "pictures" if "pictures" in found else "exams"
+    named = found.get("classes") or {
+        name: numbers["1"] for name, numbers in found["labels"].items()
+    }
+    listed = ", ".join(f"{number} {name}" for name, number in named.items() if number)
+    return f"{found[what]} {what} of {found['patients']} patients: {listed}"
+
+
 def lines(found: dict) -> list[str]:
     """Formats findings for a reader.
 
@@ -115,7 +127,5 @@ def _sentence(found):
 
 
 def _printable(line):
-    # A file's name may hold anything, also what a terminal obeys.
     encoding = sys.stdout.encoding or "utf-8"
-    line = "".join(sign if sign.isprintable() else "?" for sign in line)
-    return line.encode(encoding, "replace").decode(encoding)
+    return printable(line).encode(encoding, "replace").decode(encoding)

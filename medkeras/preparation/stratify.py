@@ -28,7 +28,7 @@ def spread(tags, shares, keys):
         holders.setdefault(tag, []).append(group)
     sides, placed = {side: [] for side in shares}, set()
     has = {tag: dict.fromkeys(shares, 0) for tag in holders}
-    *filled, last = shares
+    order = list(shares)
     for tag in sorted(holders, key=lambda tag: (len(holders[tag]), tag)):
         goal = sum(brings[group][tag] for group in holders[tag])
         free = sorted(
@@ -37,12 +37,12 @@ def spread(tags, shares, keys):
             reverse=True,
         )
         allowed = taken = 0
-        for number, side in enumerate([*filled, last]):
-            lacking = sum(not has[tag][later] for later in [*filled, last][number + 1 :])
+        for number, side in enumerate(order):
+            lacking = sum(not has[tag][later] for later in order[number + 1 :])
             allowed += max(0, shares[side] * goal - has[tag][side])
             # A label goes round first: one group stays for each side that still lacks it.
             while free and (
-                side == last
+                side == order[-1]
                 or len(free) > lacking
                 and (has[tag][side] == 0 or taken + brings[free[-1]][tag] / 2 <= allowed)
             ):

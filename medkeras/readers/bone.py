@@ -42,12 +42,12 @@ white. Hidden folders are left out.
 
 import re
 from collections import Counter
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pandas as pd
 
 from medkeras.errors import DataError, Problem
-from medkeras.readers import imported, listing
+from medkeras.readers import folders, imported, listing
 
 TRAIN_PARTS = {"train", "training"}
 VALID_PARTS = {"valid", "val", "validation"}
@@ -74,10 +74,7 @@ def read(root) -> pd.DataFrame:
     Raises:
         DataError: everything wrong with the layout, at once.
     """
-    given, root = root, Path(root).resolve()
-    if not root.is_dir():
-        found = "is not a folder" if root.exists() else "does not exist"
-        raise DataError([Problem(str(given), found, "name the data folder with --data")])
+    root = folders.existing(root)
     problems, notes = [], []
     paths = listing.pictures(root, problems, skip=("masks",))
     table, order = _layout(root)(root, paths, problems, notes)
@@ -155,9 +152,9 @@ def _fracatlas(root, paths, problems, notes):
 def _mura(root, paths, problems, notes):
     records, parts = [], []
     for path in paths:
-        folders = path.split("/")[:-1]
-        part = folders[0] if not folders or not folders[0].startswith("XR_") else ""
-        body = folders[1:] if part else folders
+        above = path.split("/")[:-1]
+        part = above[0] if not above or not above[0].startswith("XR_") else ""
+        body = above[1:] if part else above
         study = STUDY.fullmatch(body[2]) if len(body) == 3 else None
         if not study or not body[0].startswith("XR_") or (part and part not in PARTS):
             problems.append(
@@ -176,11 +173,7 @@ def _mura(root, paths, problems, notes):
 
 
 def _class_folders(root, paths, problems, notes):
-    top = sorted(
-        entry.name
-        for entry in root.iterdir()
-        if entry.is_dir() and not listing.hidden(entry.name) and entry.name != "masks"
-    )
+    top = sorted(folder.name for folder in folders.inside(root) if folder.name != "masks")
     parts = [name for name in top if name.lower() in PARTS]
     if parts and len(parts) < len(top):
         others = [name for name in top if name not in parts]
@@ -196,8 +189,8 @@ def _class_folders(root, paths, problems, notes):
     for path in paths:
         if path.count("/") < depth:
             problems.append(Problem(path, "lies in no class folder", "move it into one"))
-    folders = [path.split("/") for path in inside]
-    names = [folder[depth - 1] for folder in folders]
+    above = [path.split("/") for path in inside]
+    names = [steps[depth - 1] for steps in above]
     person = next(filter(PERSON.fullmatch, names), None)
     if person:
         reason = f"holds a folder {person}, named like a patient or a study, expected classes"
@@ -205,14 +198,10 @@ def _class_folders(root, paths, problems, notes):
         raise DataError([Problem(str(root), reason, remedy)])
     table = pd.DataFrame({"path": inside, "class": names}, dtype=object)
     table["patient"] = _patients_of(root, table, problems, notes)
-    _add_split(table, [folder[0].lower() for folder in folders] if parts else [])
+    _add_split(table, [steps[0].lower() for steps in above] if parts else [])
     bases = [root / part for part in parts] or [root]
-    named = {
-        entry.name
-        for base in bases
-        for entry in base.iterdir()
-        if entry.is_dir() and not listing.hidden(entry.name) and entry.name not in ("masks", *parts)
-    }
+    named = {folder.name for base in bases for folder in folders.inside(base)}
+    named -= {"masks", *parts}
     return table, listing.class_order(named)
 
 
@@ -304,12 +293,9 @@ def _add_split(table, parts):
         part: "train" if part in TRAIN_PARTS else "val" if part in VALID_PARTS else "test"
         for part in set(parts)
     }
-    if "train" not in kinds.values() or len(set(kinds.values())) < 2:
-        return
-    # A single part beside train is what results are published on; with two, each has its role.
-    if "test" not in kinds.values():
-        kinds = {part: kind.replace("val", "test") for part, kind in kinds.items()}
-    table["split"] = [kinds[part] for part in parts]
+    sides = folders.published(kinds)
+    if sides:
+        table["split"] = [sides[part] for part in parts]
 
 
 def _in_order(records, paths):

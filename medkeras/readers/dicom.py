@@ -44,6 +44,7 @@ from rich.console import Console
 
 from medkeras.errors import DataError, MedkerasError, ResourceError, UsageError
 from medkeras.files import atomic, dicom_tags, grey
+from medkeras.files.foreign import printable
 from medkeras.files.places import key_file
 from medkeras.progress import bar
 from medkeras.readers import dicom_knees, dicom_private, dicom_survey, dicom_write
@@ -182,7 +183,7 @@ def _say(console, done, flags, new):
     refused = [problem for problem in done.problems if problem.severity == "error"]
     for problem in refused[:SHOWN]:
         name = dicom_tags.keyed(key, "file", problem.path) if key else problem.path
-        console.print(f"  {_printable(name)} | {problem.reason} | {problem.remedy}")
+        console.print(f"  {printable(name)} | {problem.reason} | {problem.remedy}")
     if len(refused) > SHOWN:
         console.print(f"  ... and {len(refused) - SHOWN} more; --linkage FILE lists all")
     noted = (note for notes in done.images["notes"] for note in notes.split("; ") if note)
@@ -208,13 +209,8 @@ def _say(console, done, flags, new):
         f"{len(refused)} refused, {others.total()} are copies or no pictures, "
         f"{done.directories} DICOMDIR; {done.hidden} hidden entries left out."
     )
-    out = _printable(flags.out)
+    out = printable(flags.out)
     console.print(out if done.written else f"{out}: not written, no picture")
-
-
-def _printable(name):
-    # The name of a file may hold what moves a terminal's cursor, or is no text.
-    return "".join(sign if sign.isprintable() else "?" for sign in name)
 
 
 def _steps(progress, total):
@@ -232,14 +228,14 @@ def _steps(progress, total):
 def _refuse_places(source, out, linkage):
     if not source.is_dir():
         raise UsageError(f"{source}: is not a folder of DICOM files")
-    inner, outer = source.resolve(), out.resolve()
-    if inner.is_relative_to(outer) or outer.is_relative_to(inner):
+    inner = source.resolve()
+    if inner.is_relative_to(out) or out.is_relative_to(inner):
         raise UsageError(f"{out}: lies in {source} or around it; name a folder apart from it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: exists and is not empty; nothing was overwritten")
     if linkage:
         link = Path(linkage).resolve()
-        if link.is_relative_to(inner) or link.is_relative_to(outer):
+        if link.is_relative_to(inner) or link.is_relative_to(out):
             raise UsageError(f"{linkage}: names patients, so it must lie outside of IN and OUT")
         if link.exists() or not link.parent.is_dir():
             raise UsageError(f"{linkage}: exists already, or its folder does not")

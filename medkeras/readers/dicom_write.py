@@ -170,13 +170,7 @@ class Writer:
 
     def _windowed(self, values, windows, limits, inverted, notes):
         voi, bits = self.options["voi"], self.options["bits"]
-        if np.isnan(values).all():
-            return (
-                voi,
-                grey.between(*limits),
-                grey.rendered(values, grey.between(*limits), bits=bits),
-            )
-        if voi == "none":
+        if voi == "none" or np.isnan(values).all():
             window = grey.between(*limits)
             return voi, window, grey.rendered(values, window, bits=bits, inverted=inverted)
         if voi == "first":

@@ -21,15 +21,48 @@ def start(root, fits) -> Path:
     Raises:
         DataError: there is no such folder.
     """
-    given, root = root, Path(root).resolve()
-    if not root.is_dir():
-        found = "is not a folder" if root.exists() else "does not exist"
-        raise DataError([Problem(str(given), found, "name the data folder with --data")])
+    root = existing(root)
     if not fits(root):
         inner = [folder for folder in inside(root) if not folder.is_symlink() and fits(folder)]
         if len(inner) == 1:
             return inner[0]
     return root
+
+
+def existing(root) -> Path:
+    """Returns the folder that the user named, resolved.
+
+    Args:
+        root: what the user named.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    given, root = root, Path(root).resolve()
+    if not root.is_dir():
+        found = "is not a folder" if root.exists() else "does not exist"
+        raise DataError([Problem(str(given), found, "name the data folder with --data")])
+    return root
+
+
+def published(kinds: dict[str, str]) -> dict[str, str] | None:
+    """Gives each published part of a data set its side of the split.
+
+    A single part beside train is what results are published on, so it is the test side; with
+    two, each has its role.
+
+    Args:
+        kinds: part -> "train", "val" or "test".
+
+    Returns:
+        Part -> side; None where train stands alone or is missing.
+    """
+    found = set(kinds.values())
+    if "train" not in found or len(found) < 2:
+        return None
+    if "test" in found:
+        return kinds
+    return {part: kind.replace("val", "test") for part, kind in kinds.items()}
 
 
 def inside(root) -> list[Path]:

@@ -114,7 +114,7 @@ def _class_folders(root, problems, notes):
     problems.extend(_twice(table))
     if (root / "labels.csv").is_file():
         _compare(root, table, problems)
-    sides = _sides(parts)
+    sides = folders.published({part: PARTS[part] for part in parts})
     _absent(table, parts, sides, problems, notes)
     if sides:
         table["split"] = table["part"].map(sides)
@@ -149,15 +149,6 @@ def _compare(root, table, problems):
                 what = f"lies in {here}" if column == "kl" else f"has {own} {here} in its name"
                 reason = f"{what}, but labels.csv says {column} = {cell}"
                 problems.append(Problem(path, reason, "correct the row, or move the picture"))
-
-
-def _sides(parts):
-    kinds = {part: PARTS[part] for part in parts}
-    if "train" not in kinds or len(set(kinds.values())) < 2:
-        return None
-    if "test" not in kinds:
-        kinds = {part: kind.replace("val", "test") for part, kind in kinds.items()}
-    return kinds
 
 
 def _absent(table, parts, sides, problems, notes):

@@ -29,7 +29,7 @@ from medkeras.errors import (
 )
 from medkeras.files import atomic
 from medkeras.files.places import cache_folder
-from medkeras.preparation import audit, splits
+from medkeras.preparation import audit, findings
 from medkeras.readers import tables
 from medkeras.training import commandline, environment, folder, parts, terminal
 
@@ -144,12 +144,7 @@ class Run:
             self.say(f"{len(skipped)} broken picture(s) left out (--skip-bad):")
             for problem in skipped[: terminal.SHOWN]:
                 self.say(f"  {problem['path']} | {problem['reason']}")
-        counts = splits.counts(table.assign(split="all")).query("split == 'all' and pictures > 0")
-        listed = [f"{row.pictures} {row['class']}" for _, row in counts.iloc[:-1].iterrows()]
-        what = "pictures" if tables.files(table) == ["image"] else "exams"
-        self.say(
-            f"{len(table)} {what} of {table['patient'].nunique()} patients: " + ", ".join(listed)
-        )
+        self.say(findings.line(table))
         return table
 
     @property

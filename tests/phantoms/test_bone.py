@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from medkeras.errors import UsageError
-from medkeras.phantoms import bone
+from medkeras.phantoms import bone, folder
 from medkeras.preparation import audit
 from medkeras.readers import bone as reader
 
@@ -85,7 +85,7 @@ def test_a_failed_write_leaves_the_old_folder(tmp_path, monkeypatch):
     def fail(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bone, "_save", fail)
+    monkeypatch.setattr(folder, "save", fail)
     with pytest.raises(OSError, match="No space"):
         bone.write(root, **{**SMALL, "patients": 12})
     assert content(root) == before
