@@ -16,7 +16,7 @@ from markupsafe import Markup
 from medkeras.evaluation import card, diagram, metrics, overlays, plots, sizes
 from medkeras.evaluation.pages import rendered
 from medkeras.files import atomic
-from medkeras.preparation import control, splits
+from medkeras.preparation import control, copies, splits
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 LOOKED_UP = 50
@@ -117,9 +117,9 @@ def counts(table) -> dict:
 
 
 def _tally(problems):
-    """Counts problems by reason; their paths stay out, which often name the patient."""
+    """Counts problems by reason; paths stay out, which often name the patient."""
     reasons = [one["reason"] if isinstance(one, dict) else str(one) for one in problems]
-    return Counter(reasons).most_common()
+    return Counter(map(copies.unnamed, reasons)).most_common()
 
 
 def _figures(run, data, scores, synthetic):

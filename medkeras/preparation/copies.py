@@ -33,6 +33,14 @@ EXPORTED = re.compile(r"(.+)\.rf\.[0-9a-f]{32}")
 RESPLIT = "use --resplit for a split that keeps them together, or remove the copies"
 
 
+# How the sentences below name files, and what is left of them without.
+NAMES = (
+    (re.compile(r"(has \d+ [a-z ]+?)( \(\w+ volume\))?: .*", re.DOTALL), r"\1\2"),
+    (re.compile(rf"but ({'|'.join(KINDS.values())}) .* is ", re.DOTALL), r"but \1 is "),
+    (re.compile(r".* (are named like changed copies)", re.DOTALL), r"some \1"),
+)
+
+
 def found(verdicts: dict[str, list[dict]]) -> list[dict]:
     """Finds the sets of rows that show the same picture.
 
@@ -163,6 +171,17 @@ def remarks(table: pd.DataFrame, sets: list[dict]) -> list[Problem]:
         remedy = "if they are, name one patient for original and copy in a csv"
         notes.append(Problem("names", reason, remedy, "note"))
     return notes
+
+
+def unnamed(reason: str) -> str:
+    """Takes the names of files out of a reason: they often hold the patient's number.
+
+    Args:
+        reason: of a `Problem`; one that this module did not write stays as it is.
+    """
+    for names, rest in NAMES:
+        reason = names.sub(rest, reason, count=1)
+    return reason
 
 
 def _original(name):

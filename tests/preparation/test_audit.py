@@ -12,7 +12,7 @@ from PIL import Image
 
 from medkeras.errors import DataError
 from medkeras.files import decode
-from medkeras.preparation import audit, splits, verdicts
+from medkeras.preparation import audit, copies, splits, verdicts
 from medkeras.readers import bone, knee, mrnet
 
 
@@ -322,6 +322,20 @@ def test_names_of_changed_copies_are_noted(smooth):
     (note,) = [note for note in audit.checked(bone.read(smooth)).attrs["notes"]
                if note["path"] == "names"]  # fmt: skip
     assert "a/0-rotated1.png and 3 more are named like" in note["reason"]
+
+
+@pytest.mark.parametrize("kind", COPY)
+@pytest.mark.parametrize("target", ["a/7.png", "b/7.png"])
+def test_reasons_can_be_told_without_a_file_s_name(smooth, kind, target):
+    COPY[kind](smooth / "a/1.png", smooth / target)
+    pictures(smooth, ["a/0-rotated1.png"])
+    table = audit.checked(bone.read(smooth), skip_bad=True)
+    told = [*table.attrs["notes"], *table.attrs["skipped"]]
+    assert any("1.png" in one["reason"] for one in told)
+    left = [copies.unnamed(one["reason"]) for one in told]
+    assert not any(".png" in reason for reason in left)
+    assert any(kind in reason for reason in left)
+    assert copies.unnamed("is damaged: truncated") == "is damaged: truncated"
 
 
 # A published split.
