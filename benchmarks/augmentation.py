@@ -54,7 +54,7 @@ def main():
         with Clock() as ours:
             for epoch in range(10):
                 for part in parts:
-                    data.train.view(part, epoch)
+                    data.train.inputs(part, epoch)
         rgb = np.repeat(data.train.pictures(), 3, axis=-1).astype(np.float32)
         flow = generator.flow(rgb, data.train.labels, batch_size=BATCH, seed=0)
         with Clock() as theirs:

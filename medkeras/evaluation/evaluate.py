@@ -14,7 +14,7 @@ import pandas as pd
 from medkeras import errors
 from medkeras.evaluation import metrics
 from medkeras.files import atomic
-from medkeras.preparation import conform
+from medkeras.preparation import conform, pipeline
 
 FORMAT = 1
 
@@ -87,17 +87,17 @@ def predictor(model, data, task) -> dict:
 
 
 def logits(model, batches) -> np.ndarray:
-    """Runs pictures through a model, in order and without dropout.
+    """Runs batches through a model, in order and without dropout.
 
     Args:
         model: functional model; any dtype policy.
-        batches: iterable of uint8 (batch, height, width, channels).
+        batches: iterable of lists of inputs: pictures or slices uint8, whole numbers int32.
 
     Returns:
         float32 (n, k); (0, k) without pictures.
     """
     forward = _forward(model)
-    found = [forward(np.ascontiguousarray(batch)).numpy() for batch in batches]
+    found = [forward(*map(np.ascontiguousarray, batch)).numpy() for batch in batches]
     return np.concatenate(found) if found else np.empty((0, model.output_shape[-1]), np.float32)
 
 
@@ -105,11 +105,15 @@ def logits(model, batches) -> np.ndarray:
 def _forward(model):
     import tensorflow as tf
 
-    shape = (None, *model.input_shape[1:])
+    signature = [
+        tf.TensorSpec(tensor.shape, tf.int32 if tensor.dtype == "int32" else tf.uint8)
+        for tensor in model.inputs
+    ]
 
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)])
-    def forward(pictures):
-        return tf.cast(model(tf.cast(pictures, tf.float32), training=False), tf.float32)
+    @tf.function(input_signature=signature)
+    def forward(*inputs):
+        (batch,) = pipeline.as_tensors([inputs])
+        return tf.cast(model(batch, training=False), tf.float32)
 
     return forward
 

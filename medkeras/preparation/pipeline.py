@@ -38,38 +38,43 @@ class Part:
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """Class numbers, int64 (n,)."""
+        """Class numbers, int64 (n,); of findings 1, 0 or NaN, float32 (n, findings)."""
+        if self.data.findings:
+            return self.table[list(self.data.findings)].to_numpy(np.float32)
         return self.table["label"].to_numpy(np.int64)
 
     def pictures(self, rows=slice(None)) -> np.ndarray:
         """Gathers pictures as stored: uint8 (n, height, width, channels), no augmentation."""
         return self.data.stored[self.rows[rows]]
 
-    def batches(self):
-        """Yields all pictures in order, uint8, at most `data.batch_size` at a time."""
-        for start in range(0, len(self), self.data.batch_size):
-            yield self.pictures(slice(start, start + self.data.batch_size))
-
-    def view(self, rows, view: int) -> np.ndarray:
-        """Gathers augmented pictures.
+    def inputs(self, rows, view: int | None = None) -> list[np.ndarray]:
+        """Gathers what the model takes.
 
         Args:
             rows: positions in this part, (m,).
-            view: number of the augmented view.
+            view: number of the augmented view; None for the pictures as stored.
 
         Returns:
-            uint8 (m, height, width, channels); as stored where there is no augmentation.
+            One array, uint8 (m, height, width, channels).
         """
         gathered = self.pictures(rows)
         augment, seed = self.data.augment, self.data.seed
-        if augment is None:
-            return gathered
-        return np.stack(
-            [
-                augment.apply(picture, seed, view, int(index))
-                for picture, index in zip(gathered, self.rows[rows], strict=True)
-            ]
-        )
+        if augment is None or view is None:
+            return [gathered]
+        moved = [
+            augment.apply(picture, seed, view, int(index))
+            for picture, index in zip(gathered, self.rows[rows], strict=True)
+        ]
+        return [np.stack(moved)]
+
+    def lengths(self, source: str) -> np.ndarray:
+        """Counts how many entries of a model's input each row has: one picture, int64 (n,)."""
+        return np.ones(len(self), np.int64)
+
+    def batches(self):
+        """Yields the inputs of all rows in order, at most `data.batch_size` rows at a time."""
+        for start in range(0, len(self), self.data.batch_size):
+            yield self.inputs(np.arange(start, min(start + self.data.batch_size, len(self))))
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class Data:
     """A split data set, its pictures stored.
 
     Args:
-        table: one row a picture, with `split`, `label`, `class` and `patient`.
+        table: one row a picture, with `split`, `patient` and labels (see `readers.tables`).
         stored: uint8 memory map, (rows, height, width, channels).
         key: names the stored pictures: content, order, shape, preprocessing.
         batch_size: pictures a training step.
@@ -86,6 +91,7 @@ class Data:
         seed: of the augmentation.
         workers: training batches made at the same time.
         hidden: names of parts that raise when they are asked for.
+        findings: label columns of 1, 0 or NaN, for many labels a row; () for one class a row.
     """
 
     table: object
@@ -97,6 +103,9 @@ class Data:
     seed: int = 0
     workers: int = 2
     hidden: tuple = ()
+    findings: tuple = ()
+
+    unit = "picture"  # what a row is, in words
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -105,13 +114,26 @@ class Data:
 
     @cached_property
     def classes(self) -> list[str]:
-        """Class names by number, as the training part has them."""
+        """Names of the findings; else class names by number, as the training part has them."""
+        if self.findings:
+            return list(self.findings)
         return list(self.train.table.groupby("label")["class"].first())
 
     @property
     def outputs(self) -> int:
-        """Number of logits: one for two classes, else one a class."""
-        return 1 if len(self.classes) == 2 else len(self.classes)
+        """Number of logits: one for two classes, else one a class or finding."""
+        return 1 if self.task == "binary" else len(self.classes)
+
+    @property
+    def task(self) -> str:
+        """Which question the labels answer: "binary", "multiclass" or "multilabel"."""
+        if self.findings:
+            return "multilabel"
+        return "binary" if len(self.classes) == 2 else "multiclass"
+
+    def key_of(self, source: str) -> str:
+        """Names what is stored for one of the model's inputs."""
+        return self.key
 
     @cached_property
     def train(self) -> Part:
@@ -136,12 +158,25 @@ class Data:
     def without_test(self) -> "Data":
         """Returns the same data with the test part out of reach, for selection."""
         table = self.table.copy()
-        table.loc[table["split"] == "test", ["label", "class"]] = [-1, ""]
+        tested = table["split"] == "test"
+        if self.findings:
+            table.loc[tested, list(self.findings)] = np.nan
+        else:
+            table.loc[tested, ["label", "class"]] = [-1, ""]
         return replace(self, table=table, hidden=("test",))
 
 
 def images(
-    table, image_shape, batch_size, *, augment=None, views=None, seed=0, workers=2, progress=None
+    table,
+    image_shape,
+    batch_size,
+    *,
+    findings=(),
+    augment=None,
+    views=None,
+    seed=0,
+    workers=2,
+    progress=None,
 ) -> Data:
     """Stores the pictures of a split table and makes its three parts.
 
@@ -149,6 +184,7 @@ def images(
         table: from `splits.by_patient`.
         image_shape: (height, width, channels).
         batch_size: pictures a training step.
+        findings: label columns to be told at once, for a multi-label table.
         augment: from `augment`, applied to the training part only; None for none.
         views: K, the number of augmented views of each picture: epoch e sees view e mod K,
             and the features of a frozen backbone are computed K times in all. None draws a
@@ -165,7 +201,9 @@ def images(
     if augment is None:
         views = 1
     key = cache.key(table, image_shape)
-    return Data(table, stored, key, batch_size, augment, views, seed, workers)
+    return Data(
+        table, stored, key, batch_size, augment, views, seed, workers, findings=tuple(findings)
+    )
 
 
 def order(count: int, seed: int, stage: int, epoch: int) -> np.ndarray:
@@ -208,7 +246,9 @@ def stream(batch, first: int, last: int, workers: int = 2):
 
 
 def as_tensors(batch):
-    """Turns a batch into what Keras takes: float32 inputs, bare where there is one.
+    """Turns a batch into what Keras takes: bare inputs where there is one.
+
+    Pictures and features become float32; what is int32, such as the exam of a slice, stays.
 
     Args:
         batch: (list of inputs, labels[, weights]).
@@ -219,5 +259,8 @@ def as_tensors(batch):
     import tensorflow as tf
 
     inputs, *rest = batch
-    inputs = tuple(tf.cast(array, tf.float32) for array in inputs)
+    inputs = tuple(
+        array if tf.as_dtype(array.dtype) == tf.int32 else tf.cast(array, tf.float32)
+        for array in inputs
+    )
     return (inputs[0] if len(inputs) == 1 else inputs, *rest)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import chain
 
 import keras
@@ -17,7 +18,7 @@ import numpy as np
 
 from medkeras.files import atomic
 from medkeras.files.places import cache_folder
-from medkeras.preparation import cache
+from medkeras.preparation import cache, pipeline
 
 SETTLING_PICTURES = 32
 # Settings of a layer that change nothing of what it computes with weights that are given.
@@ -38,42 +39,47 @@ class Pictures:
     def train(self, rows, epoch) -> list[np.ndarray]:
         """Returns the inputs for some training pictures in an epoch."""
         view = epoch if self.data.views is None else epoch % self.data.views
-        return [self.data.train.view(rows, view)]
+        return self.data.train.inputs(rows, view)
 
     def val(self, rows) -> list[np.ndarray]:
         """Returns the inputs for some validation pictures."""
-        return [self.data.val.pictures(rows)]
+        return self.data.val.inputs(rows)
 
 
 class Features:
     """Feeds the tail: stored outputs of the trunk, one file a view.
 
+    Each input of pictures has a trunk of its own, so that what several models share, or several
+    planes of an exam, is found again under the same name.
+
     Args:
         model: the whole model; its compile settings are given to the tail.
-        data: from `pipeline.images`.
-        cut: fixed tensors that the tail reads.
+        data: from `pipeline.images` or `exams.volumes`.
+        cut: `Cut`, what the tail reads.
     """
 
     def __init__(self, model, data, cut):
         self.data = data
-        inputs = cut[0] if len(cut) == 1 else cut
-        self.trunk = keras.Model(model.input, inputs)
-        self.model = keras.Model(inputs, model.output)
+        inputs = [tensor for tensors in cut.fixed.values() for tensor in tensors] + cut.given
+        self.model = keras.Model(inputs[0] if len(inputs) == 1 else inputs, model.output)
         self.model.compile_from_config(model.get_compile_config())
-        self.shapes = [tuple(tensor.shape[1:]) for tensor in cut]
-        self.name = fingerprint(self.trunk)
-        count, total = len(self.trunk.layers), len(model.layers)
+        self.trunks = [Trunk(model, source, tensors) for source, tensors in cut.fixed.items()]
+        self.given = [model.inputs.index(tensor) for tensor in cut.given]
+        computed = {id(layer) for trunk in self.trunks for layer in trunk.model.layers}
         self.description = (
-            f"frozen part computed once: {count} of {total} layers, "
-            f"{data.views} view(s) of each training picture"
+            f"frozen part computed once: {len(computed)} of {len(model.layers)} layers, "
+            f"{data.views} view(s) of each training {data.unit}"
         )
         self.stored = {}
-        self._forward = _forward(self.trunk)
 
     def bytes(self, epochs) -> int:
         """Returns the room the features take, in bytes."""
-        pictures = min(self.data.views, epochs) * len(self.data.train) + len(self.data.val)
-        return 4 * pictures * sum(int(np.prod(shape)) for shape in self.shapes)
+        views, total = min(self.data.views, epochs), 0
+        for trunk in self.trunks:
+            train, val = (part.lengths(trunk.source) for part in (self.data.train, self.data.val))
+            entries = views * int(train.sum()) + int(val.sum())
+            total += 4 * entries * sum(int(np.prod(shape)) for shape in trunk.shapes)
+        return total
 
     def prepare(self, epochs, progress=None, stopped=lambda: False):
         """Computes the features of all views that are not stored yet.
@@ -85,50 +91,84 @@ class Features:
         """
         views = [("train", view) for view in range(min(self.data.views, epochs))]
         views.append(("val", None))
-        for number, (part, view) in enumerate(views):
+        steps = [(part, view, trunk) for part, view in views for trunk in self.trunks]
+        for number, (part, view, trunk) in enumerate(steps):
 
             def computed(share, number=number):
                 if stopped():
                     raise InterruptedError
                 if progress:
-                    progress(number + share, len(views))
+                    progress((number + share) / len(self.trunks), len(views))
 
-            self.stored[part, view] = self._stored(part, view, computed)
+            self.stored[part, view, trunk.source] = trunk.outputs(self.data, part, view, computed)
 
     def train(self, rows, epoch) -> list[np.ndarray]:
         """Returns the tail's inputs for some training pictures in an epoch."""
-        return [stored[rows] for stored in self.stored["train", epoch % self.data.views]]
+        return self._inputs("train", epoch % self.data.views, rows)
 
     def val(self, rows) -> list[np.ndarray]:
         """Returns the tail's inputs for some validation pictures."""
-        return [stored[rows] for stored in self.stored["val", None]]
+        return self._inputs("val", None, rows)
 
-    def _stored(self, part_name, view, computed):
-        part = getattr(self.data, part_name)
-        augment = self.data.augment if part_name == "train" else None
+    def _inputs(self, part, view, rows):
+        found = [
+            array
+            for trunk in self.trunks
+            for array in self.stored[part, view, trunk.source].gathered(rows)
+        ]
+        if self.given:
+            inputs = getattr(self.data, part).inputs(rows)
+            found += [inputs[number] for number in self.given]
+        return found
+
+
+class Trunk:
+    """The frozen part behind one input of pictures.
+
+    Args:
+        model: the whole model.
+        source: name of the input.
+        tensors: fixed outputs to compute.
+    """
+
+    def __init__(self, model, source, tensors):
+        self.source = source
+        (self.number,) = [n for n, one in enumerate(model.inputs) if _name(one) == source]
+        outputs = tensors[0] if len(tensors) == 1 else tensors
+        self.model = keras.Model(model.inputs[self.number], outputs)
+        self.shapes = [tuple(tensor.shape[1:]) for tensor in tensors]
+        self.name = fingerprint(self.model)
+        self._forward = _forward(self.model)
+
+    def outputs(self, data, part_name, view, computed):
+        """Opens the outputs for a part of the data, computing them first where they are not."""
+        part = getattr(data, part_name)
+        augment = data.augment if part_name == "train" else None
         recipe = {
             "trunk": self.name,
-            "pictures": self.data.key,
+            "pictures": data.key_of(self.source),
             "rows": part.rows.tolist(),
-            "augment": augment and augment.config(),
+            "augment": augment and [self.source, augment.config()],
             "view": view if augment else None,
-            "seed": self.data.seed if augment else None,
-            "batch": self.data.batch_size,
+            "seed": data.seed if augment else None,
+            "batch": data.batch_size,
             "keras": keras.__version__,
         }
         key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:40]
         folder = cache_folder() / "features"
         paths = [folder / f"{key}-{number}.npy" for number in range(len(self.shapes))]
-        shapes = [(len(part), *shape) for shape in self.shapes]
+        starts = np.concatenate([[0], np.cumsum(part.lengths(self.source))])
+        shapes = [(int(starts[-1]), *shape) for shape in self.shapes]
         stored = [cache.opened(p, s, np.float32) for p, s in zip(paths, shapes, strict=True)]
         if any(array is None for array in stored):
             folder.mkdir(parents=True, exist_ok=True)
-            self._compute(part, view, paths, shapes, computed)
+            self._compute(part, view, paths, shapes, starts, computed)
             stored = [cache.opened(p, s, np.float32) for p, s in zip(paths, shapes, strict=True)]
-        return stored
+        return Stored(stored, starts)
 
-    def _compute(self, part, view, paths, shapes, computed):
-        starts = range(0, len(part), self.data.batch_size)
+    def _compute(self, part, view, paths, shapes, starts, computed):
+        size = part.data.batch_size
+        firsts = range(0, len(part), size)
         with ExitStack() as files:
             arrays = [
                 np.lib.format.open_memmap(
@@ -136,14 +176,34 @@ class Features:
                 )
                 for path, shape in zip(paths, shapes, strict=True)
             ]
-            for done, start in enumerate(starts, start=1):
-                rows = np.arange(start, min(start + self.data.batch_size, len(part)))
-                pictures = part.pictures(rows) if view is None else part.view(rows, view)
+            for done, first in enumerate(firsts, start=1):
+                last = min(first + size, len(part))
+                pictures = part.inputs(np.arange(first, last), view)[self.number]
                 for array, output in zip(arrays, self._forward(pictures), strict=True):
-                    array[rows] = output.numpy()
-                computed(done / len(starts))
+                    array[starts[first] : starts[last]] = output.numpy()
+                computed(done / len(firsts))
             for array in arrays:
                 array.flush()
+
+
+class Stored:
+    """Stored outputs of a trunk: entries of all rows of a part, one after the other.
+
+    Args:
+        arrays: (entries, ...) each.
+        starts: first entry of each row, and the number of all, (n + 1,).
+    """
+
+    def __init__(self, arrays, starts):
+        self.arrays, self.starts = arrays, starts
+        self.one_each = len(starts) == starts[-1] + 1
+
+    def gathered(self, rows) -> list[np.ndarray]:
+        """Returns the entries of some rows, in their order."""
+        if self.one_each:
+            return [array[rows] for array in self.arrays]
+        spans = [slice(self.starts[row], self.starts[row + 1]) for row in rows]
+        return [np.concatenate([array[span] for span in spans]) for array in self.arrays]
 
 
 def feed(model, data, *, plain=False):
@@ -158,9 +218,9 @@ def feed(model, data, *, plain=False):
         `Features` where a prefix with weights is frozen, the views are counted and the
         features fit into half of the free disk; else `Pictures`. `description` says which.
     """
-    tensors = [] if plain else cut(model)
+    border = None if plain else cut(model)
     whole = Pictures(model, data)
-    if not tensors:
+    if not border:
         whole.description += ": " + ("asked for" if plain else "no frozen part to compute once")
         return whole
     if data.views is None:
@@ -168,7 +228,7 @@ def feed(model, data, *, plain=False):
             "whole model in the graph: a new view every epoch (views=None) cannot be stored"
         )
         return whole
-    features = Features(model, data, tensors)
+    features = Features(model, data, border)
     free = shutil.disk_usage(_existing(cache_folder())).free
     if features.bytes(data.views) > free / 2:
         whole.description = (
@@ -180,30 +240,63 @@ def feed(model, data, *, plain=False):
     return features
 
 
-def cut(model) -> list:
+@dataclass(frozen=True)
+class Cut:
+    """Where the frozen part of a model ends.
+
+    Args:
+        fixed: tensors that the rest reads, by the one input of pictures that they depend on.
+        given: inputs that the rest reads as they are: whole numbers, such as a slice's exam.
+    """
+
+    fixed: dict
+    given: list
+
+
+def cut(model) -> Cut | None:
     """Finds every fixed tensor that a layer which is not fixed reads.
 
     An output is fixed if its layer has no trainable variable and no random state, and all
-    its inputs are fixed.
+    its inputs are fixed. Inputs of whole numbers are not: they say which slices belong together,
+    which is a matter of the batch.
 
     Args:
         model: flat functional model.
 
     Returns:
-        Keras tensors in the order of the graph; empty where none lies behind a layer with
-        weights: there is nothing worth keeping then.
+        The cut; None where nothing fixed lies behind a layer with weights, so that nothing is
+        worth keeping, or where it mixes several inputs of pictures.
     """
-    fixed, border = {}, {}  # tensor id -> whether weights lie before it; id -> tensor
+    fixed, border = {}, {}  # tensor id -> (sources, whether weights lie before it); id -> tensor
+    given = [t for t in model.inputs if keras.backend.is_int_dtype(t.dtype)]
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:
             inputs = node.input_tensors
-            if all(id(t) in fixed for t in inputs) and not _learns_or_draws(node.operation):
+            if not inputs:
+                fixed |= {
+                    id(t): (frozenset([_name(t)]), False)
+                    for t in node.outputs
+                    if not any(t is one for one in given)
+                }
+            elif all(id(t) in fixed for t in inputs) and not _learns_or_draws(node.operation):
+                sources = frozenset().union(*(fixed[id(t)][0] for t in inputs))
                 weighted = bool(getattr(node.operation, "weights", None))
-                weighted = weighted or any(fixed[id(t)] for t in inputs)
-                fixed.update({id(t): weighted for t in node.outputs})
+                weighted = weighted or any(fixed[id(t)][1] for t in inputs)
+                fixed |= {id(t): (sources, weighted) for t in node.outputs}
             else:
-                border.update({id(t): t for t in inputs if id(t) in fixed})
-    return list(border.values()) if any(fixed[number] for number in border) else []
+                border |= {id(t): t for t in inputs if id(t) in fixed}
+    if not any(fixed[number][1] for number in border):
+        return None
+    if any(len(fixed[number][0]) > 1 for number in border):
+        return None
+    by_source = {}
+    for number, tensor in border.items():
+        by_source.setdefault(*fixed[number][0], []).append(tensor)
+    return Cut(by_source, given)
+
+
+def _name(tensor):
+    return tensor._keras_history.operation.name
 
 
 def settle(model, data) -> bool:
@@ -227,20 +320,21 @@ def settle(model, data) -> bool:
     ]
     if not norms or not all(_untouched(norm) for norm in norms):
         return False
-    ends = cut(model) or [model.output]
+    border = cut(model)
+    ends = [t for ends in border.fixed.values() for t in ends] if border else [model.output]
     trunk = keras.Model(model.input, ends)
     known = fingerprint(trunk), data.key, data.train.rows.tobytes()
     if known not in _settled:
         rows = np.linspace(0, len(data.train) - 1, SETTLING_PICTURES).astype(int)
         _settled.clear()
-        _settled[known] = _statistics(trunk, norms, data.train.pictures(np.unique(rows)))
+        _settled[known] = _statistics(trunk, norms, data.train.inputs(np.unique(rows)))
     for norm, values in zip(norms, _settled[known], strict=True):
         norm.moving_mean.assign(values[0])
         norm.moving_variance.assign(values[1])
     return True
 
 
-def _statistics(trunk, norms, pictures):
+def _statistics(trunk, norms, inputs):
     """Runs pictures through the trunk once, each batch norm by the statistics it sees."""
     import tensorflow as tf
 
@@ -254,7 +348,7 @@ def _statistics(trunk, norms, pictures):
     def forward(x):
         trunk(x, training=True)
 
-    forward(tf.cast(pictures, tf.float32))
+    forward(pipeline.as_tensors([inputs])[0])
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.trainable, norm.momentum = False, momentum
     return [(norm.moving_mean.numpy(), norm.moving_variance.numpy()) for norm in norms]

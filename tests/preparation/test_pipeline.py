@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -60,9 +62,10 @@ def test_validation_and_test_are_in_order_and_as_stored(tiny_data):
     data = tiny_data(augment=augment.radiograph(), views=2)
     for part in (data.val, data.test):
         assert list(part.rows) == sorted(part.rows)
-        np.testing.assert_array_equal(np.concatenate(list(part.batches())), data.stored[part.rows])
+        batches = [pictures for (pictures,) in part.batches()]
+        np.testing.assert_array_equal(np.concatenate(batches), data.stored[part.rows])
         np.testing.assert_array_equal(part.pictures(), data.stored[part.rows])
-        assert max(len(some) for some in part.batches()) <= data.batch_size
+        assert max(map(len, batches)) <= data.batch_size
 
 
 def test_every_picture_is_on_one_side(tiny_data):
@@ -73,16 +76,18 @@ def test_every_picture_is_on_one_side(tiny_data):
 
 def test_a_view_is_that_of_the_row_in_the_table(tiny_data):
     data = tiny_data(augment=augment.radiograph(), views=2, seed=4)
-    made = data.train.view(np.array([5, 2]), view=1)
+    (made,) = data.train.inputs(np.array([5, 2]), view=1)
     for picture, row in zip(made, data.train.rows[[5, 2]], strict=True):
         np.testing.assert_array_equal(picture, data.augment.apply(data.stored[row], 4, 1, int(row)))
-    assert not np.array_equal(made, data.train.view(np.array([5, 2]), view=0))
+    assert not np.array_equal(made, data.train.inputs(np.array([5, 2]), view=0)[0])
+    stored = data.train.inputs(np.array([5, 2]))[0]
+    np.testing.assert_array_equal(stored, data.stored[data.train.rows[[5, 2]]])
 
 
 def test_without_augmentation_a_view_is_the_stored_picture(tiny_data):
     data = tiny_data()
     np.testing.assert_array_equal(
-        data.train.view(np.array([1]), 3)[0], data.stored[data.train.rows[1]]
+        data.train.inputs(np.array([1]), 3)[0][0], data.stored[data.train.rows[1]]
     )
 
 
@@ -122,3 +127,22 @@ def test_images_reads_a_written_phantom(phantom_folder, content_of):
     assert data.key == cache.key(data.table, (24, 20, 1))
     assert list(data.table.index) == list(range(len(table)))
     assert content_of(root) == before
+
+
+def test_many_findings_keep_their_unknown_labels(tiny_data):
+    data = tiny_data()
+    table = data.table.assign(oedema=[1.0, np.nan, 0.0] * 8, effusion=0.0)
+    many = replace(data, table=table, findings=("oedema", "effusion"))
+    assert (many.task, many.outputs, many.classes) == ("multilabel", 2, ["oedema", "effusion"])
+    assert many.train.labels.dtype == np.float32
+    expected = table.loc[table["split"] == "train", ["oedema", "effusion"]]
+    np.testing.assert_array_equal(many.train.labels, expected)
+    hidden = many.without_test().table
+    assert hidden.loc[hidden["split"] == "test", ["oedema", "effusion"]].isna().all(axis=None)
+    assert data.task == "binary"
+
+
+def test_whole_numbers_stay_and_pictures_become_floats():
+    batch = [np.zeros((3, 2), np.uint8), np.array([0, 0, 1], np.int32)], np.ones(2)
+    (pictures, exam), labels = pipeline.as_tensors(batch)
+    assert pictures.dtype == "float32" and exam.dtype == "int32" and len(labels) == 2

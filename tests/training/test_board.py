@@ -158,7 +158,7 @@ def test_weights_biases_and_gradients_are_there_and_right(watched, frozen):
     # The gradients are those of the training loss on the stated batch, by another way.
     probe = np.arange(histograms.probe_size(len(data.train), data.batch_size))
     assert len(probe) == 4
-    pictures = data.train.view(probe, 0).astype("float32")
+    pictures = data.train.inputs(probe, 0)[0].astype("float32")
     labels = data.train.labels[probe].astype("float32")[:, None]
     weights = np.where(labels > 0, 1.0, 3.0)[:, 0]
     for epoch, values in enumerate(seen, start=1):

@@ -60,8 +60,9 @@ def test_features_and_pictures_give_equal_losses_in_both_stages(tiny_model, data
     (first, second, model, feed, tuned), (plain, plainly, whole, *feeds) = ways[False], ways[True]
     assert isinstance(feed, features.Features) and isinstance(tuned, features.Features)
     assert all(isinstance(one, features.Pictures) for one in feeds)
-    assert len(feed.shapes) == 2, "the residual cut has two borders"
-    assert len(feed.trunk.layers) > len(tuned.trunk.layers), "the cut is found anew"
+    (first_trunk,), (second_trunk,) = feed.trunks, tuned.trunks
+    assert len(first_trunk.shapes) == 2, "the residual cut has two borders"
+    assert len(first_trunk.model.layers) > len(second_trunk.model.layers), "the cut is found anew"
     close(first, plain)
     close(second, plainly)
     assert first[0]["loss"] != pytest.approx(first[-1]["loss"], rel=1e-3), "it has learned"
@@ -72,13 +73,14 @@ def test_features_and_pictures_give_equal_losses_in_both_stages(tiny_model, data
 def test_each_view_is_used_in_its_epochs(tiny_model, data):
     feed = features.feed(tiny_model(frozen=True), data)
     feed.prepare(epochs=5)
-    rows = np.array([3, 0])
+    rows, trunk = np.array([3, 0]), feed.trunks[0].model
     for epoch in range(4):
-        expected = feed.trunk.predict_on_batch(data.train.view(rows, epoch % 2).astype("float32"))
+        (moved,) = data.train.inputs(rows, epoch % 2)
+        expected = trunk.predict_on_batch(moved.astype("float32"))
         for one, other in zip(feed.train(rows, epoch), expected, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)
     assert not np.allclose(feed.train(rows, 0)[0], feed.train(rows, 1)[0])
-    expected = feed.trunk.predict_on_batch(data.val.pictures(rows).astype("float32"))
+    expected = trunk.predict_on_batch(data.val.pictures(rows).astype("float32"))
     np.testing.assert_allclose(feed.val(rows)[0], expected[0], atol=1e-5)
 
 
@@ -169,8 +171,8 @@ def test_a_disk_that_is_too_small_trains_the_whole_model_and_says_so(tiny_model,
 # The cut.
 
 
-def names(tensors):
-    return [tensor._keras_history.operation.name for tensor in tensors]
+def names(cut):
+    return [tensor._keras_history.operation.name for tensor in cut.fixed["image"]]
 
 
 def test_the_cut_is_every_fixed_tensor_that_learning_layers_read(tiny_model):
@@ -204,7 +206,7 @@ def test_what_learns_or_draws_ends_the_fixed_part():
 
 
 def test_without_weights_before_it_a_cut_is_worth_nothing(tiny_model):
-    assert features.cut(tiny_model()) == []
+    assert features.cut(tiny_model()) is None
 
 
 # The statistics of a random trunk.
@@ -261,7 +263,7 @@ def test_settling_reaches_every_branch(data):
 
 
 def trunk(model):
-    return keras.Model(model.input, features.cut(model))
+    return keras.Model(model.input, features.cut(model).fixed["image"])
 
 
 def test_a_fingerprint_is_what_is_computed_and_not_how_it_is_called(tiny_model):
