@@ -1,10 +1,12 @@
 """The layer library that all models share: blocks as functions on tensors.
 
 Every layer is named after its block (`block1_conv1`, `head_bn`), so that histograms, Grad-CAM
-and `get_layer` find the same name in every process. Only layers of Keras are used.
+and `get_layer` find the same name in every process. Only layers of Keras are used, and
+`SlicePooling`, for which Keras has none.
 """
 
 import keras
+from keras import ops
 
 from medkeras.errors import UsageError
 
@@ -12,13 +14,17 @@ from medkeras.errors import UsageError
 # hospital's few hundred pictures give ten steps an epoch.
 MOMENTUM = 0.9
 
+SLICES = ("max", "mean", "attention")
+ATTENTION_UNITS = 128  # of Ilse et al. 2018
 
-def image_input(image_shape, smallest=1):
-    """Opens a model: raw pixels, 0..255, in a layer named "image".
+
+def image_input(image_shape, smallest=1, name="image"):
+    """Opens a model: raw pixels, 0..255.
 
     Args:
         image_shape: (height, width, channels), pixels; channels 1 (grey) or 3 (RGB).
         smallest: height and width that the model needs at least, pixels.
+        name: of the layer.
 
     Returns:
         A symbolic tensor (batch, height, width, channels).
@@ -33,7 +39,7 @@ def image_input(image_shape, smallest=1):
             f"image_shape must be (height, width, 1 or 3) with at least {smallest} pixels "
             f"a side for this model; got {image_shape!r}"
         )
-    return keras.Input(shape, dtype="float32", name="image")
+    return keras.Input(shape, dtype="float32", name=name)
 
 
 def rescale(x, scale=1 / 255, offset=0.0, name="rescale"):
@@ -77,6 +83,58 @@ def conv_block(
     if batch_norm:
         x = keras.layers.BatchNormalization(momentum=MOMENTUM, name=f"{name}_bn")(x)
     return keras.layers.MaxPooling2D(2, name=f"{name}_pool")(x)
+
+
+def applied(stack, x) -> dict:
+    """Applies layers one after the other; the same layers can be applied to several tensors.
+
+    A pool is left out where its window is larger than the map, so that a network made for large
+    pictures also takes small ones. The weights are the same either way.
+
+    Args:
+        stack: list of layers.
+        x: tensor (batch, height, width, channels).
+
+    Returns:
+        The output of each layer by the layer's name, in order.
+    """
+    outputs = {}
+    for layer in stack:
+        pools = isinstance(layer, keras.layers.MaxPooling2D)
+        if pools and min(x.shape[1:3]) < layer.pool_size[0]:
+            continue
+        x = outputs[layer.name] = layer(x)
+    return outputs
+
+
+def pool_slices(x, exam, how, name):
+    """Makes one vector of an exam's slices, however many there are, without padding.
+
+    Args:
+        x: tensor (slices, features): the slices of all exams of a batch, one exam after another.
+        exam: integer tensor (slices,): the exam of each slice, 0, 1, ...; sorted, none left out.
+        how: "max", "mean", or "attention" (Ilse, Tomczak and Welling, "Attention-based deep
+            multiple instance learning", ICML 2018, without gates): the slices weighted by the
+            softmax, over the exam, of w . tanh(V x + b); V has 128 rows.
+        name: of the layer; prefix of the attention's layers `_tanh` (V, b) and `_score` (w).
+
+    Returns:
+        A tensor (exams, features), float32 under any precision policy.
+
+    Raises:
+        UsageError: for another word.
+    """
+    if how not in SLICES:
+        raise UsageError(f"slices must be one of {', '.join(SLICES)}; got {how!r}")
+    inputs = [x, exam]
+    if how == "attention":
+        x = keras.layers.Dense(
+            ATTENTION_UNITS, activation="tanh", dtype="float32", name=f"{name}_tanh"
+        )(x)
+        # A bias would be the same for every slice, and softmax ignores that.
+        scores = keras.layers.Dense(1, use_bias=False, dtype="float32", name=f"{name}_score")(x)
+        inputs.append(scores)
+    return SlicePooling(how, dtype="float32", name=name)(inputs)
 
 
 def dense_bn(x, units, name, *, l2=0.0):
@@ -130,3 +188,36 @@ def logits(x, outputs, *, l2=0.0):
 def regularizer(l2):
     """Returns an L2 regularizer of that factor, or None for 0."""
     return keras.regularizers.L2(l2) if l2 else None
+
+
+@keras.saving.register_keras_serializable("medkeras")
+class SlicePooling(keras.layers.Layer):
+    """Pools slices of the same exam; see `pool_slices`.
+
+    Args:
+        how: "max", "mean" or "attention".
+        **kwargs: of every layer.
+    """
+
+    def __init__(self, how, **kwargs):
+        super().__init__(**kwargs)
+        self.how = how
+        self.supports_jit = False  # XLA wants to know the number of exams beforehand
+
+    def call(self, inputs):
+        """Pools [features (slices, n), exam (slices,)] and, for attention, scores (slices, 1)."""
+        x, exam, *scores = inputs
+        if self.how == "max":
+            return ops.segment_max(x, exam, sorted=True)
+        if self.how == "mean":
+            weights = ops.ones_like(x[:, :1])
+        else:
+            # The largest weight of an exam is 1: nothing overflows, no sum is 0.
+            largest = ops.stop_gradient(ops.segment_max(scores[0], exam, sorted=True))
+            weights = ops.exp(scores[0] - ops.take(largest, exam, axis=0))
+        total = ops.segment_sum(weights, exam, sorted=True)
+        return ops.segment_sum(weights * x, exam, sorted=True) / total
+
+    def get_config(self):
+        """Returns what the layer is made of."""
+        return super().get_config() | {"how": self.how}

@@ -105,3 +105,99 @@ def test_flat_integer_labels_train(outputs):
     result = model.train_on_batch(np.ones((6, 4)), np.array([0, 1, 0, 1, 1, 0]), return_dict=True)
     assert set(result) == {"loss", "accuracy"}
     assert np.isfinite(result["loss"])
+
+
+COUNTS = (2, 5, 1, 3)  # slices of each exam
+
+
+def exam_of(counts):
+    return np.repeat(np.arange(len(counts)), counts).astype("int32")
+
+
+def slices_of(counts, features=6, scale=1.0):
+    return (scale * np.random.default_rng(0).normal(size=(sum(counts), features))).astype("float32")
+
+
+def slice_pooling(how, features=6):
+    keras.utils.set_random_seed(0)
+    x, exam = keras.Input((features,)), keras.Input((), dtype="int32")
+    return keras.Model([x, exam], layers.pool_slices(x, exam, how, "axial_slices"))
+
+
+def expected_pooling(model, how, own):
+    if how == "max":
+        return own.max(axis=0)
+    if how == "mean":
+        return own.mean(axis=0)
+    hidden, score = (model.get_layer(f"axial_slices_{name}") for name in ("tanh", "score"))
+    scores = np.tanh(own @ value(hidden.kernel) + value(hidden.bias)) @ value(score.kernel)
+    weights = np.exp(scores.astype("float64") - scores.max())
+    return (weights * own).sum(axis=0) / weights.sum()
+
+
+@pytest.mark.parametrize("how", layers.SLICES)
+def test_slices_are_pooled_within_their_exam(how):
+    model, x, exam = slice_pooling(how), slices_of(COUNTS), exam_of(COUNTS)
+    pooled = value(model([x, exam]))
+    expected = [expected_pooling(model, how, x[exam == e]) for e in range(len(COUNTS))]
+    np.testing.assert_allclose(pooled, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", layers.SLICES)
+def test_an_exam_is_pooled_the_same_in_any_batch(how):
+    model, x, exam = slice_pooling(how), slices_of(COUNTS), exam_of(COUNTS)
+    together = value(model([x, exam]))
+    for e in range(len(COUNTS)):
+        own = x[exam == e]
+        alone = value(model([own, np.zeros(len(own), "int32")]))
+        np.testing.assert_allclose(alone[0], together[e], atol=1e-6)
+
+
+@pytest.mark.parametrize("how", layers.SLICES)
+def test_gradients_reach_only_the_slices_of_the_exam(how):
+    import tensorflow as tf
+
+    model, x, exam = slice_pooling(how), tf.constant(slices_of(COUNTS)), exam_of(COUNTS)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        second = tf.reduce_sum(model([x, tf.constant(exam)])[1])
+    reached = np.any(tape.gradient(second, x).numpy() != 0, axis=1)
+    assert not reached[exam != 1].any()
+    assert reached[exam == 1].sum() > 1
+
+
+def test_attention_stays_finite_at_any_score():
+    model, x, exam = slice_pooling("attention"), slices_of(COUNTS), exam_of(COUNTS)
+    score = model.get_layer("axial_slices_score")
+    score.set_weights([1e4 * score.get_weights()[0]])
+    pooled = value(model([x, exam]))
+    assert np.isfinite(pooled).all()
+    np.testing.assert_allclose(pooled[2], x[exam == 2][0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("how", layers.SLICES)
+def test_slices_are_pooled_in_float32_in_half_precision_too(how):
+    x, exam = keras.Input((6,), dtype="bfloat16"), keras.Input((), dtype="int32")
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        pooled = layers.pool_slices(x, exam, how, "axial_slices")
+    finally:
+        keras.config.set_dtype_policy(before)
+    model = keras.Model([x, exam], pooled)
+    given = slices_of(COUNTS).round()
+    own = given[exam_of(COUNTS) == 1]
+    found = value(model([given, exam_of(COUNTS)]))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[1], expected_pooling(model, how, own), atol=1e-6)
+
+
+def test_another_way_of_pooling_is_named():
+    with pytest.raises(UsageError, match="max, mean, attention.*median"):
+        layers.pool_slices(keras.Input((6,)), keras.Input((), dtype="int32"), "median", "slices")
+
+
+def test_pools_that_no_longer_fit_are_left_out():
+    stack = [keras.layers.MaxPooling2D(3, 2, name=f"pool{n}") for n in range(3)]
+    outputs = layers.applied(stack, keras.Input((7, 20, 1)))
+    assert {name: x.shape[1:3] for name, x in outputs.items()} == {"pool0": (3, 9), "pool1": (1, 4)}

@@ -36,6 +36,8 @@ DOWNLOADS = {
         "893217f2bb855e2983157299931e43ff",
     ),
 }
+# Not published for Keras: the module converts what the user has.
+CONVERTED = {"alexnet": "python -m medkeras.models.alexnet SOURCE.safetensors"}
 
 
 def load(trunk, name, weights) -> str:
@@ -43,7 +45,8 @@ def load(trunk, name, weights) -> str:
 
     Args:
         trunk: the backbone without top.
-        name: of the backbone, a key of `DOWNLOADS`.
+        name: of the backbone: a key of `DOWNLOADS` or `CONVERTED`, or any other name where
+            `weights` is neither "auto" nor "imagenet".
         weights: see `transfer.backbone`.
 
     Returns:
@@ -69,6 +72,16 @@ def load(trunk, name, weights) -> str:
         logging.getLogger("medkeras").warning("%s; starting from RANDOM weights", fault)
         return "random"
     return "imagenet"
+
+
+def models_folder() -> Path:
+    """Names the folder in Keras's cache where ImageNet weights lie."""
+    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
+
+
+def converted(name) -> Path:
+    """Names the file where converted ImageNet weights of a backbone are looked for."""
+    return models_folder() / f"{name}_imagenet_notop.weights.h5"
 
 
 def _load_file(trunk, name, path):
@@ -120,10 +133,17 @@ def _imagenet(name):
 
     Keras itself deletes a cached file with the wrong hash; here it is left alone and named.
     """
+    if name in CONVERTED:
+        if converted(name).is_file():
+            return converted(name)
+        raise ResourceError(
+            f"ImageNet weights of {name}: not at {converted(name)}, and not to be downloaded; "
+            f"make them once with `{CONVERTED[name]}` (its --help says how), or use "
+            "--weights FILE or --weights none"
+        )
     path, md5 = DOWNLOADS[name]
     url = SOURCE + path
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    cached = home / "models" / Path(url).name
+    cached = models_folder() / Path(url).name
     if cached.is_file():
         with cached.open("rb") as file:
             if not md5 or hashlib.file_digest(file, "md5").hexdigest() == md5:
