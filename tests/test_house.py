@@ -34,6 +34,7 @@ MAY_START_KERAS = (
     "medkeras.training",
     "medkeras.evaluation.evaluate",
     "medkeras.evaluation.explain",
+    "medkeras.evaluation.explain_exams",
     "medkeras.serving",
 )
 # Everything else runs on any Keras backend.
@@ -42,6 +43,7 @@ MAY_NAME_TENSORFLOW = (
     "medkeras.training",
     "medkeras.evaluation.evaluate",
     "medkeras.evaluation.explain",
+    "medkeras.evaluation.explain_exams",
     "medkeras.serving",
 )
 

@@ -112,6 +112,11 @@ def write(
     return folder.written(root, stamp, lambda base: _write_all(base, stamp))
 
 
+def sample(root, size: int) -> Path:
+    """Writes the sample data of the experiments: 300 small, easy exams, 100 of them to test on."""
+    return write(root, exams=300, valid=100, size=size, slices=(8, 16), difficulty=0.1)
+
+
 def ceiling(disagreement: float = 0.05) -> dict[str, float]:
     """Computes the AUC of the ideal observer, who sees every lesion.
 

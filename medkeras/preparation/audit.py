@@ -48,10 +48,11 @@ def checked(
     Returns:
         A copy of the table, rows in the same order, with `sha256` of the file, or of an exam's
         hashes together; `height` and `width`, pixels of the upright picture or of the first
-        plane's slices; `slices_<plane>` of an exam; and `group`, which names the patients that
-        must stay together because they share copies, else the patient. `attrs["skipped"]`
-        lists what was left out and `attrs["notes"]` gains what should be known, as dicts of a
-        `Problem`; `attrs["duplicates"]` lists copies: kind, paths, patients, correlation.
+        plane's slices; `slices_<plane>` and `sha256_<plane>` of an exam; and `group`, which
+        names the patients that must stay together because they share copies, else the patient.
+        `attrs["skipped"]` lists what was left out and `attrs["notes"]` gains what should be
+        known, as dicts of a `Problem`; `attrs["duplicates"]` lists copies: kind, paths,
+        patients, correlation.
 
     Raises:
         DataError: all problems at once, worst first; its table is what would be returned,
@@ -212,6 +213,7 @@ def _measured(table, found):
         for column in columns:
             slices = pd.array([one.get("slices") for one in found[column]], dtype="Int64")
             result[f"slices_{column}"] = slices
+            result[f"sha256_{column}"] = [one["sha256"] for one in found[column]]
     return result
 
 

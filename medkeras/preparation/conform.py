@@ -60,12 +60,19 @@ def conform(pixels: np.ndarray, image_shape) -> np.ndarray:
     return pixels
 
 
-def volume(pixels: np.ndarray, size: int) -> np.ndarray:
+def volume_config(stretch: bool = False) -> dict:
+    """Says what `volume` does, for cache keys and `predictor.json`."""
+    depth = {"depth": "the lowest pixel of the volume is 0, the highest 255"} if stretch else {}
+    return VOLUME_CONFIG | depth
+
+
+def volume(pixels: np.ndarray, size: int, stretch: bool = False) -> np.ndarray:
     """Brings the slices of a volume to one size and to 8 bits.
 
     Args:
         pixels: (slices, height, width), uint8, uint16, int16 or float.
         size: height and width wanted.
+        stretch: spread 8-bit volumes over 0..255 too, as all others are.
 
     Returns:
         uint8 (slices, size, size).
@@ -76,7 +83,7 @@ def volume(pixels: np.ndarray, size: int) -> np.ndarray:
     low, high, _ = volumes.extent(pixels)
     result = np.empty((len(pixels), size, size), np.uint8)
     for target, one in zip(result, pixels):
-        if pixels.dtype == np.uint8:
+        if pixels.dtype == np.uint8 and not stretch:
             target[:] = _resized(one, size, size)
             continue
         grey = (volumes.scaled(one, low, high) * 255).astype(np.float32)

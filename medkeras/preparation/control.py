@@ -70,7 +70,7 @@ def noise(table, seed, folder) -> pd.DataFrame:
     who = table["group" if "group" in table else "patient"]
     hashes = [hashlib.sha256() for _ in range(len(table))]
     for column in tables.files(table):
-        written = []
+        written, own_hashes = [], []
         for row, (path, patient, file) in enumerate(
             zip(table["path"], who, table[column], strict=True)
         ):
@@ -80,8 +80,11 @@ def noise(table, seed, folder) -> pd.DataFrame:
             name = f"{_number(column, path):064x}{'.npy' if pixels.ndim == 3 else '.png'}"
             _save(folder / name, pixels)
             hashes[row].update(pixels.tobytes())
+            own_hashes.append(hashlib.sha256(pixels.tobytes()).hexdigest())
             written.append(str(folder / name))
         result[column] = written
+        if f"sha256_{column}" in result:
+            result[f"sha256_{column}"] = own_hashes
     result["sha256"] = [found.hexdigest() for found in hashes]
     return result
 

@@ -10,8 +10,9 @@ from functools import cached_property
 
 import numpy as np
 
-from medkeras.preparation import cache
+from medkeras.preparation import cache, conform
 from medkeras.preparation.augment import Affine
+from medkeras.readers import tables
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,11 @@ class Data:
             return "multilabel"
         return "binary" if len(self.classes) == 2 else "multiclass"
 
+    @property
+    def preprocessing(self) -> dict:
+        """What was done to the pixels, for `predictor.json`."""
+        return dict(conform.CONFIG)
+
     def key_of(self, source: str) -> str:
         """Names what is stored for one of the model's inputs."""
         return self.key
@@ -160,7 +166,7 @@ class Data:
         table = self.table.copy()
         tested = table["split"] == "test"
         if self.findings:
-            table.loc[tested, list(self.findings)] = np.nan
+            table.loc[tested, tables.labels(table)] = np.nan
         else:
             table.loc[tested, ["label", "class"]] = [-1, ""]
         return replace(self, table=table, hidden=("test",))
@@ -260,7 +266,6 @@ def as_tensors(batch):
 
     inputs, *rest = batch
     inputs = tuple(
-        array if tf.as_dtype(array.dtype) == tf.int32 else tf.cast(array, tf.float32)
-        for array in inputs
+        tf.cast(array, tf.int32 if array.dtype == np.int32 else tf.float32) for array in inputs
     )
     return (inputs[0] if len(inputs) == 1 else inputs, *rest)

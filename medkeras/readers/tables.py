@@ -20,6 +20,8 @@ describe.
 
 import pandas as pd
 
+from medkeras.errors import DataError, Problem, UsageError
+
 
 def files(table: pd.DataFrame) -> list[str]:
     """Returns the columns that hold files: `image`, or one per plane of an exam."""
@@ -38,3 +40,43 @@ def classes(table: pd.DataFrame) -> list[str] | None:
     if "classes" in table.attrs:
         return list(table.attrs["classes"])
     return list(table.sort_values("label", kind="stable")["class"].unique())
+
+
+def single(table: pd.DataFrame, finding: str) -> pd.DataFrame:
+    """Makes a two-class table of one finding of a multi-label table.
+
+    Divide the patients first: then all findings share one split.
+
+    Args:
+        table: rows of a multi-label set.
+        finding: one of `attrs["labels"]`, such as "acl".
+
+    Returns:
+        The rows where it is known, with `label` (0 or 1) and `class` ("no acl" or "acl") instead
+        of the columns of all findings. `attrs["notes"]` says how many rows were left out.
+
+    Raises:
+        UsageError: the table has no such finding.
+        DataError: of the rows to train on, none has it or all have it.
+    """
+    known = table.attrs.get("labels", [])
+    if finding not in known:
+        named = ", ".join(known) or "none: its rows have classes"
+        raise UsageError(f"no finding {finding!r} in the table; it has {named}")
+    result = table[table[finding].notna()].reset_index(drop=True)
+    value = result[finding].astype("int64")
+    learned = value[result["split"] == "train"] if "split" in result else value
+    if learned.nunique() < 2:
+        has = "has no" if learned.empty else f"is {learned.iloc[0]} in every"
+        reason = f"{has} row to train on, expected 0 and 1"
+        raise DataError([Problem(finding, reason, "choose another finding, or add rows")])
+    names = [f"no {finding}", finding]
+    result = result.drop(columns=known)
+    result["label"], result["class"] = value, value.map(dict(enumerate(names)))
+    attrs = {name: kept for name, kept in table.attrs.items() if name != "labels"}
+    notes = list(attrs.get("notes", []))
+    if len(result) < len(table):
+        reason = f"is unknown in {len(table) - len(result)} of {len(table)} rows, left out"
+        notes.append(Problem(finding, reason, "", "note").as_dict())
+    result.attrs = {**attrs, "classes": names, "notes": notes}
+    return result

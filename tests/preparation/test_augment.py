@@ -1,3 +1,5 @@
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -179,3 +181,134 @@ def test_three_channels_move_together(picture):
         np.testing.assert_array_equal(
             made[:, :, channel], augment.radiograph().apply(picture, 0, 3, 1)[:, :, 0]
         )
+
+
+def test_a_view_is_one_warp_by_the_first_numbers_of_its_draw(picture):
+    # What was stored of earlier views stays true when moves are added.
+    moves = augment.Affine(rotation=20, shear=5, zoom=0.1, shift=0.1, flip_horizontal=True)
+    height, width = picture.shape[:2]
+    for view in range(5):
+        eight = np.random.default_rng((3, view, 7)).uniform(-1, 1, size=8)
+        expected = cv2.warpAffine(
+            picture,
+            moves.matrix(eight, height, width),
+            (width, height),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        np.testing.assert_array_equal(moves.apply(picture, 3, view, 7)[:, :, 0], expected)
+    assert "stretch" not in moves.config()
+
+
+def test_stretch_magnifies_width_and_height_apart_about_the_centre():
+    moves, found = augment.Affine(stretch=(1.0, 1.2)), []
+    for view in range(300):
+        draw = np.random.default_rng(view).uniform(-1, 1, 10)
+        matrix = moves.matrix(draw, 15, 21)
+        np.testing.assert_allclose(matrix @ (10, 7, 1), (10, 7))
+        assert matrix[0, 1] == matrix[1, 0] == 0
+        found.append(np.diag(matrix))
+    wide, high = np.array(found).T
+    for factors in (wide, high):
+        assert 1 <= factors.min() < 1.01 and 1.19 < factors.max() <= 1.2
+        assert abs(factors.mean() - 1.1) < 0.01
+    assert abs(np.corrcoef(wide, high)[0, 1]) < 0.15
+    assert moves.config()["stretch"] == [1.0, 1.2]
+
+
+@pytest.fixture
+def volume():
+    return np.random.default_rng(1).integers(1, 256, (4, 20, 20), dtype=np.uint8)
+
+
+PLANES = ("axial", "coronal", "sagittal")
+ONLY_MIRRORED = augment.knee_mri(rotation=0, shift=0, stretch=(1, 1))
+
+
+@pytest.mark.parametrize("per_slice", [False, True])
+def test_an_exam_is_a_function_of_seed_view_index_and_plane(volume, per_slice):
+    moves = augment.knee_mri(per_slice=per_slice)
+    made = {}
+    for number in [("axial", 0, 0, 1), ("coronal", 0, 0, 1), ("axial", 1, 0, 1)] + [
+        ("axial", 0, 1, 1),
+        ("axial", 0, 0, 2),
+    ]:
+        made[number] = moves.apply(volume, *number)
+        assert made[number].shape == volume.shape and made[number].dtype == np.uint8
+    assert len({one.tobytes() for one in made.values()}) == len(made)
+    for number, one in reversed(made.items()):
+        np.testing.assert_array_equal(moves.apply(volume, *number), one)
+
+
+def test_the_slices_of_a_plane_move_alike_and_per_slice_they_do_not(volume):
+    volume[:] = volume[0]
+    together, torn = augment.knee_mri(), augment.knee_mri(per_slice=True)
+    for plane in PLANES:
+        moved = together.apply(volume, plane, 0, 3, 5)
+        assert not np.array_equal(moved[0], volume[0])
+        np.testing.assert_array_equal(moved, np.broadcast_to(moved[0], moved.shape))
+        assert len({one.tobytes() for one in torn.apply(volume, plane, 0, 3, 5)}) == len(volume)
+
+
+def test_a_slice_moves_as_it_would_in_another_volume(volume):
+    for per_slice in (False, True):
+        moves = augment.knee_mri(per_slice=per_slice)
+        whole = moves.apply(volume, "axial", 0, 1, 2)
+        np.testing.assert_array_equal(moves.apply(volume[:2], "axial", 0, 1, 2), whole[:2])
+
+
+def test_an_exam_is_mirrored_in_all_its_planes_or_in_none(volume):
+    mirrored = 0
+    for index in range(200):
+        axial, coronal, sagittal = (
+            ONLY_MIRRORED.apply(volume, plane, 0, 0, index) for plane in PLANES
+        )
+        flipped = np.array_equal(axial, volume[:, :, ::-1])
+        np.testing.assert_array_equal(axial, volume[:, :, ::-1] if flipped else volume)
+        np.testing.assert_array_equal(coronal, axial)
+        np.testing.assert_array_equal(sagittal, volume, "a knee does not bend forwards")
+        mirrored += flipped
+    assert 75 < mirrored < 125
+
+
+def test_mirroring_can_be_switched_off_and_for_sagittal_slices_on(volume):
+    off = augment.knee_mri(0, 0, (1, 1), mirror=False)
+    on = augment.knee_mri(0, 0, (1, 1), flip_sagittal=True)
+    for index in range(10):
+        for plane in PLANES:
+            np.testing.assert_array_equal(off.apply(volume, plane, 0, 0, index), volume)
+        np.testing.assert_array_equal(
+            on.apply(volume, "sagittal", 0, 0, index), on.apply(volume, "axial", 0, 0, index)
+        )
+
+
+def test_planes_are_turned_apart(volume):
+    moves = augment.knee_mri(mirror=False)
+    made = [moves.apply(volume, plane, 0, 0, 0).tobytes() for plane in PLANES]
+    assert len(set(made)) == 3
+
+
+def test_the_published_ranges_are_the_defaults():
+    config = augment.knee_mri().config()
+    assert config == {
+        "moves": {
+            **augment.Affine().config(),
+            "rotation": 10.0,
+            "shift": 0.11,
+            "stretch": [1.0, 1.2],
+            "fill": "constant",
+        },
+        "mirror": True,
+        "per_slice": False,
+        "flip_sagittal": False,
+    }
+    # Written down as JSON, and read back the same.
+    assert json.loads(json.dumps(config)) == config
+
+
+def test_an_exam_that_lies_in_a_memory_map_can_be_moved(volume, tmp_path):
+    np.save(tmp_path / "one.npy", volume)
+    stored = np.load(tmp_path / "one.npy", mmap_mode="r")
+    made = augment.knee_mri().apply(stored, "axial", 0, 1, 2)
+    assert type(made) is np.ndarray and made.flags.writeable
+    np.testing.assert_array_equal(made, augment.knee_mri().apply(volume, "axial", 0, 1, 2))

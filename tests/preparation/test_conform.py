@@ -147,3 +147,39 @@ def test_the_volume_belongs_to_the_version_that_is_written_down():
         1,
         [[[12, 23], [49, 60]], [[195, 206], [232, 243]]],
     )
+
+
+def test_a_stretched_volume_spans_0_to_255_over_all_its_slices():
+    pixels = np.random.default_rng(2).integers(41, 90, (4, 16, 16), dtype=np.uint8)
+    pixels[0, 0, 0], pixels[3, 5, 5] = 40, 90
+    made = conform.volume(pixels, 16, stretch=True)
+    assert made[0, 0, 0] == made.min() == 0 and made[3, 5, 5] == made.max() == 255
+    np.testing.assert_array_equal(made, np.rint((pixels - 40.0) / 50 * 255))
+    # What spans it already is left as it is, and so are volumes that are stretched in any case.
+    np.testing.assert_array_equal(conform.volume(made, 16, stretch=True), made)
+    deep = pixels.astype(np.int16) * 9 - 700
+    np.testing.assert_array_equal(conform.volume(deep, 16), made)
+    np.testing.assert_array_equal(conform.volume(deep, 16, stretch=True), made)
+
+
+@pytest.mark.parametrize("size", [5, 40])
+def test_a_stretched_volume_is_resized_after_stretching(size):
+    pixels = np.random.default_rng(3).integers(100, 120, (2, 12, 12), dtype=np.uint8)
+    low, high = pixels.min(), pixels.max()
+    spread = (pixels - np.float64(low)) / (high - low) * 255
+    made = conform.volume(pixels, size, stretch=True)
+    for one, slice_ in zip(made, spread, strict=True):
+        expected = conform.conform(slice_.astype(np.float32), (size, size, 1))[:, :, 0]
+        np.testing.assert_allclose(one, expected, atol=0.51)
+
+
+@pytest.mark.parametrize("pixels", [np.full((2, 3, 3), 9, np.uint8), np.full((2, 3, 3), np.nan)])
+def test_what_cannot_be_stretched_is_refused(pixels):
+    with pytest.raises(decode.Unreadable, match="is constant|NaN"):
+        conform.volume(pixels, 3, stretch=True)
+
+
+def test_whether_volumes_are_stretched_is_written_down():
+    assert conform.volume_config() == conform.VOLUME_CONFIG
+    stretched = conform.volume_config(stretch=True)
+    assert stretched != conform.VOLUME_CONFIG and stretched.keys() == conform.VOLUME_CONFIG.keys()
