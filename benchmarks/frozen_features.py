@@ -19,7 +19,7 @@ from _measure import Clock, conclude, flags, radiographs, workplace
 from medkeras.losses import compiled
 from medkeras.models import transfer
 from medkeras.preparation import pipeline
-from medkeras.training import features, loop
+from medkeras.training import features, loop, settling
 
 GOAL, TOLERANCE, SEED = 8.5, 1e-6, 0
 RULES = loop.Rules(epochs=10, patience=None, plateau_patience=None)
@@ -43,7 +43,7 @@ def main():
         data = pipeline.images(table, (given.size, given.size, 1), batch_size=32, seed=SEED)
         keras.utils.set_random_seed(SEED)
         model = transfer.xception(data.image_shape, data.outputs, units=256, l2=1e-6, weights=None)
-        features.settle(model, data)
+        settling.settle(model, data)
         weights = model.get_weights()
         ours, losses = fitted(model, weights, data, folder / "ours", plain=False)
         theirs, plain_losses = fitted(model, weights, data, folder / "plain", plain=True)

@@ -3,9 +3,13 @@
 Models end in linear logits; softmax and sigmoid live in evaluation and serving. (The published
 bone X-ray study passed `from_logits=True` over a softmax, which trains on twice-squashed scores
 wherever Keras does not happen to look through the activation.)
+
+Live metrics draw curves; what is reported is computed exactly from `predictions.csv`.
 """
 
 import keras
+import numpy as np
+from keras import ops
 
 
 def cross_entropy(outputs):
@@ -37,16 +41,168 @@ def accuracy(outputs):
     return keras.metrics.SparseCategoricalAccuracy(name="accuracy")
 
 
-def compiled(model, optimizer):
+def compiled(model, optimizer, *, curves=False):
     """Compiles a classifier: cross-entropy of its logits, accuracy as the live metric.
 
     Args:
         model: ends in logits (batch, outputs).
         optimizer: a Keras optimizer.
+        curves: with one logit, watch AUC, sensitivity and specificity too.
 
     Returns:
         The model.
     """
     outputs = model.output_shape[-1]
-    model.compile(optimizer, cross_entropy(outputs), metrics=[accuracy(outputs)])
+    watched = [accuracy(outputs), *(_curves("", 0) if curves and outputs == 1 else [])]
+    model.compile(optimizer, cross_entropy(outputs), metrics=watched)
     return model
+
+
+def compiled_findings(model, optimizer, findings, positive_weight=None):
+    """Compiles a model of many findings: masked cross-entropy, and three curves a finding.
+
+    Args:
+        model: ends in logits (batch, findings).
+        optimizer: a Keras optimizer.
+        findings: their names, in the order of the logits.
+        positive_weight: see `MaskedCrossEntropy`.
+
+    Returns:
+        The model.
+    """
+    watched = [one for k, name in enumerate(findings) for one in _curves(f"_{name}", k)]
+    model.compile(optimizer, MaskedCrossEntropy(positive_weight), metrics=watched)
+    return model
+
+
+def positive_weights(labels) -> list[float]:
+    """Computes negatives / positives of each finding, which makes both weigh the same in all.
+
+    Args:
+        labels: of the training part, (n, findings), 1, 0 or NaN.
+
+    Returns:
+        A weight a finding; 1 where positives or negatives are missing.
+    """
+    positive, negative = np.sum(labels == 1, axis=0), np.sum(labels == 0, axis=0)
+    defined = (positive > 0) & (negative > 0)
+    return np.where(defined, negative / np.maximum(positive, 1), 1.0).tolist()
+
+
+@keras.saving.register_keras_serializable(package="medkeras")
+class MaskedCrossEntropy(keras.losses.Loss):
+    """Binary cross-entropy of each finding, averaged over the known labels of a row.
+
+    An unknown label (NaN) adds exactly nothing to the loss or to any gradient; a row without a
+    known label has a loss of 0. Labels may be soft, between 0 and 1.
+
+    Args:
+        positive_weight: factor on the positive part, one a finding; None for 1.
+        name: of the loss.
+    """
+
+    def __init__(self, positive_weight=None, name="masked_cross_entropy", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.positive_weight = positive_weight
+
+    def call(self, y_true, y_pred):
+        weight = 1.0 if self.positive_weight is None else ops.cast(self.positive_weight, "float32")
+        known = ops.isfinite(y_true)
+        # Replaced before anything is computed: NaN times 0 is NaN.
+        label = ops.where(known, y_true, 0.0)
+        positive, negative = ops.softplus(-y_pred), ops.softplus(y_pred)
+        losses = weight * label * positive + (1 - label) * negative
+        counted = ops.cast(known, losses.dtype)
+        number = ops.maximum(ops.sum(counted, axis=-1), 1.0)
+        return ops.sum(ops.where(known, losses, 0.0), axis=-1) / number
+
+    def get_config(self):
+        return super().get_config() | {"positive_weight": self.positive_weight}
+
+
+def _curves(suffix, column):
+    return [
+        LiveAUC(column, name=f"auc{suffix}"),
+        LiveShare(column, of=1, name=f"sensitivity{suffix}"),
+        LiveShare(column, of=0, name=f"specificity{suffix}"),
+    ]
+
+
+def _known(y_true, y_pred, column):
+    """Picks one column: labels with 0 for unknown ones, logits, and 1 where known, else 0."""
+    label = ops.reshape(ops.cast(y_true, "float32"), (ops.shape(y_pred)[0], -1))[:, column]
+    known = ops.isfinite(label)
+    return (
+        ops.where(known, label, 0.0),
+        ops.cast(y_pred[:, column], "float32"),
+        ops.cast(known, "float32"),
+    )
+
+
+@keras.saving.register_keras_serializable(package="medkeras")
+class LiveAUC(keras.metrics.Metric):
+    """Area under the ROC curve of one finding, from counts at 401 logits between -10 and 10.
+
+    Keras's own has its thresholds at equal steps of probability, blind to the small ones. NaN
+    where one class is missing so far.
+
+    Args:
+        column: of the logits.
+        name: of the metric.
+    """
+
+    def __init__(self, column=0, name="auc", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.column = column
+        self.thresholds = np.linspace(-10, 10, 401, dtype=np.float32)
+        self.positives = self.add_weight(shape=(402,), initializer="zeros", name="positives")
+        self.negatives = self.add_weight(shape=(402,), initializer="zeros", name="negatives")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        label, logit, known = _known(y_true, y_pred, self.column)
+        place = ops.searchsorted(ops.convert_to_tensor(self.thresholds), logit)
+        bins = ops.one_hot(place, 402)
+        self.positives.assign_add(ops.matmul(label * known, bins))
+        self.negatives.assign_add(ops.matmul((1 - label) * known, bins))
+
+    def result(self):
+        # A positive wins against all negatives in lower bins, half against those in its own.
+        lower = ops.cumsum(self.negatives) - self.negatives / 2
+        pairs = ops.sum(self.positives) * ops.sum(self.negatives)
+        wins = ops.sum(self.positives * lower)
+        return ops.where(pairs > 0, wins / ops.maximum(pairs, 1.0), np.nan)
+
+    def get_config(self):
+        return super().get_config() | {"column": self.column}
+
+
+@keras.saving.register_keras_serializable(package="medkeras")
+class LiveShare(keras.metrics.Metric):
+    """Share of the rows with a finding that are found (sensitivity), or of those without it.
+
+    A finding is found where its logit is above 0. NaN where there is no such row so far.
+
+    Args:
+        column: of the logits.
+        of: 1 for sensitivity, 0 for specificity.
+        name: of the metric.
+    """
+
+    def __init__(self, column=0, of=1, name="sensitivity", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.column, self.of = column, of
+        self.right = self.add_weight(shape=(), initializer="zeros", name="right")
+        self.all = self.add_weight(shape=(), initializer="zeros", name="all")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        label, logit, known = _known(y_true, y_pred, self.column)
+        asked = known * ops.cast(ops.equal(label, self.of), "float32")
+        found = ops.cast(ops.equal(logit > 0, self.of == 1), "float32")
+        self.right.assign_add(ops.sum(asked * found))
+        self.all.assign_add(ops.sum(asked))
+
+    def result(self):
+        return ops.where(self.all > 0, self.right / ops.maximum(self.all, 1.0), np.nan)
+
+    def get_config(self):
+        return super().get_config() | {"column": self.column, "of": self.of}

@@ -14,7 +14,7 @@ import pandas as pd
 from medkeras import errors
 from medkeras.evaluation import metrics
 from medkeras.files import atomic
-from medkeras.preparation import conform, pipeline
+from medkeras.preparation import pipeline
 
 FORMAT = 1
 
@@ -40,10 +40,10 @@ def evaluate(model, data, run, task=None) -> Scores:
     """Predicts the validation and test parts and writes the three files above.
 
     Args:
-        model: functional model, raw pixels (batch, height, width, channels) to logits.
-        data: `pipeline.Data`.
+        model: functional model, raw pixels to logits.
+        data: `pipeline.Data` or `exams.Data`.
         run: `.folder` is written to; `.seed` seeds the bootstrap.
-        task: one of the four; None for "binary" with one logit and "multiclass" with more.
+        task: one of the four; None for that of the data.
 
     Returns:
         The scores, for the report.
@@ -53,13 +53,15 @@ def evaluate(model, data, run, task=None) -> Scores:
     """
     classes = list(data.classes)
     outputs = int(model.output_shape[-1])
-    task = task or ("binary" if outputs == 1 else "multiclass")
+    task = task or data.task
     named = classes[1:2] if task == "binary" else classes
     if len(named) != outputs:
         raise ValueError(f"model has {outputs} logits, but {len(named)} are expected for {classes}")
     parts = [_part(model, part, named, task) for part in (data.val, data.test)]
     predictions = pd.concat(parts, ignore_index=True)
-    majority = int(np.bincount(data.train.labels, minlength=len(classes)).argmax())
+    majority = None
+    if task != "multilabel":
+        majority = int(np.bincount(data.train.labels, minlength=len(classes)).argmax())
     found = metrics.measured(predictions, task, majority, run.seed)
 
     atomic.write_text(run.folder / "predictions.csv", csv_text(predictions))
@@ -77,7 +79,8 @@ def predictor(model, data, task) -> dict:
         "labels": classes,
         "positive": classes[1] if task == "binary" else None,
         "image_shape": list(data.image_shape),
-        "preprocessing": conform.CONFIG
+        "inputs": [tensor.name for tensor in model.inputs],
+        "preprocessing": data.preprocessing
         | {"scale": "pixels 0..255 as float32; the model itself rescales"},
         "calibration": None,
         "thresholds": None if task in metrics.EXCLUSIVE else dict.fromkeys(_named(data, task), 0.5),
@@ -153,11 +156,18 @@ def _part(model, part, named, task):
         "split": part.name,
     }
     for k, name in enumerate(named):
-        columns[f"label_{name}"] = (known == (1 if task == "binary" else k)).astype(int)
+        columns[f"label_{name}"] = _label(known, k, task)
         # Rounded as in the file, so that every number can be recomputed from it exactly.
         columns[f"logit_{name}"] = _as_written(values[:, k])
         columns[f"probability_{name}"] = _as_written(chances[:, k])
     return pd.DataFrame(columns)
+
+
+def _label(known, k, task):
+    """Labels of one class: 1 and 0; of a finding also NaN, where it is unknown."""
+    if task == "multilabel":
+        return known[:, k].astype(np.float64)
+    return (known == (1 if task == "binary" else k)).astype(int)
 
 
 def _as_written(numbers):

@@ -10,20 +10,14 @@ import hashlib
 import json
 import shutil
 from contextlib import ExitStack
-from dataclasses import dataclass
-from itertools import chain
 
 import keras
 import numpy as np
 
 from medkeras.files import atomic
 from medkeras.files.places import cache_folder
-from medkeras.preparation import cache, pipeline
-
-SETTLING_PICTURES = 32
-# Settings of a layer that change nothing of what it computes with weights that are given.
-NO_PART = ("_regularizer", "_initializer", "_constraint")
-_settled = {}  # statistics by trunk and data: the trials of a sweep share them
+from medkeras.preparation import cache
+from medkeras.training.cut import cut, fingerprint, source_of
 
 
 class Pictures:
@@ -55,16 +49,17 @@ class Features:
     Args:
         model: the whole model; its compile settings are given to the tail.
         data: from `pipeline.images` or `exams.volumes`.
-        cut: `Cut`, what the tail reads.
+        border: `cut.Cut`, what the tail reads.
     """
 
-    def __init__(self, model, data, cut):
+    def __init__(self, model, data, border):
         self.data = data
-        inputs = [tensor for tensors in cut.fixed.values() for tensor in tensors] + cut.given
+        inputs = [tensor for tensors in border.fixed.values() for tensor in tensors]
+        inputs += border.given
         self.model = keras.Model(inputs[0] if len(inputs) == 1 else inputs, model.output)
         self.model.compile_from_config(model.get_compile_config())
-        self.trunks = [Trunk(model, source, tensors) for source, tensors in cut.fixed.items()]
-        self.given = [model.inputs.index(tensor) for tensor in cut.given]
+        self.trunks = [Trunk(model, source, tensors) for source, tensors in border.fixed.items()]
+        self.given = [model.inputs.index(tensor) for tensor in border.given]
         computed = {id(layer) for trunk in self.trunks for layer in trunk.model.layers}
         self.description = (
             f"frozen part computed once: {len(computed)} of {len(model.layers)} layers, "
@@ -133,7 +128,7 @@ class Trunk:
 
     def __init__(self, model, source, tensors):
         self.source = source
-        (self.number,) = [n for n, one in enumerate(model.inputs) if _name(one) == source]
+        (self.number,) = [n for n, one in enumerate(model.inputs) if source_of(one) == source]
         outputs = tensors[0] if len(tensors) == 1 else tensors
         self.model = keras.Model(model.inputs[self.number], outputs)
         self.shapes = [tuple(tensor.shape[1:]) for tensor in tensors]
@@ -240,152 +235,6 @@ def feed(model, data, *, plain=False):
     return features
 
 
-@dataclass(frozen=True)
-class Cut:
-    """Where the frozen part of a model ends.
-
-    Args:
-        fixed: tensors that the rest reads, by the one input of pictures that they depend on.
-        given: inputs that the rest reads as they are: whole numbers, such as a slice's exam.
-    """
-
-    fixed: dict
-    given: list
-
-
-def cut(model) -> Cut | None:
-    """Finds every fixed tensor that a layer which is not fixed reads.
-
-    An output is fixed if its layer has no trainable variable and no random state, and all
-    its inputs are fixed. Inputs of whole numbers are not: they say which slices belong together,
-    which is a matter of the batch.
-
-    Args:
-        model: flat functional model.
-
-    Returns:
-        The cut; None where nothing fixed lies behind a layer with weights, so that nothing is
-        worth keeping, or where it mixes several inputs of pictures.
-    """
-    fixed, border = {}, {}  # tensor id -> (sources, whether weights lie before it); id -> tensor
-    given = [t for t in model.inputs if keras.backend.is_int_dtype(t.dtype)]
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        for node in model._nodes_by_depth[depth]:
-            inputs = node.input_tensors
-            if not inputs:
-                fixed |= {
-                    id(t): (frozenset([_name(t)]), False)
-                    for t in node.outputs
-                    if not any(t is one for one in given)
-                }
-            elif all(id(t) in fixed for t in inputs) and not _learns_or_draws(node.operation):
-                sources = frozenset().union(*(fixed[id(t)][0] for t in inputs))
-                weighted = bool(getattr(node.operation, "weights", None))
-                weighted = weighted or any(fixed[id(t)][1] for t in inputs)
-                fixed |= {id(t): (sources, weighted) for t in node.outputs}
-            else:
-                border |= {id(t): t for t in inputs if id(t) in fixed}
-    if not any(fixed[number][1] for number in border):
-        return None
-    if any(len(fixed[number][0]) > 1 for number in border):
-        return None
-    by_source = {}
-    for number, tensor in border.items():
-        by_source.setdefault(*fixed[number][0], []).append(tensor)
-    return Cut(by_source, given)
-
-
-def _name(tensor):
-    return tensor._keras_history.operation.name
-
-
-def settle(model, data) -> bool:
-    """Sets the statistics of a random frozen backbone's batch norms from training pictures.
-
-    Random features of a deep backbone are tiny (about 1e-5), under the epsilon of batch
-    norm; with the initial statistics (mean 0, variance 1) nothing could be learned from
-    them. Pretrained statistics are left alone.
-
-    Args:
-        model: functional model.
-        data: from `pipeline.images`; some of its training pictures are used, spread evenly.
-
-    Returns:
-        Whether there was anything to set.
-    """
-    norms = [
-        layer
-        for layer in model.layers
-        if isinstance(layer, keras.layers.BatchNormalization) and not layer.trainable
-    ]
-    if not norms or not all(_untouched(norm) for norm in norms):
-        return False
-    border = cut(model)
-    ends = [t for ends in border.fixed.values() for t in ends] if border else [model.output]
-    trunk = keras.Model(model.input, ends)
-    known = fingerprint(trunk), data.key, data.train.rows.tobytes()
-    if known not in _settled:
-        rows = np.linspace(0, len(data.train) - 1, SETTLING_PICTURES).astype(int)
-        _settled.clear()
-        _settled[known] = _statistics(trunk, norms, data.train.inputs(np.unique(rows)))
-    for norm, values in zip(norms, _settled[known], strict=True):
-        norm.moving_mean.assign(values[0])
-        norm.moving_variance.assign(values[1])
-    return True
-
-
-def _statistics(trunk, norms, inputs):
-    """Runs pictures through the trunk once, each batch norm by the statistics it sees."""
-    import tensorflow as tf
-
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.trainable, norm.momentum = True, 0.0
-
-    # In a graph, which drops each activation after its last use; called directly, Keras
-    # would keep all of them: 300 MB a picture for Xception.
-    @tf.function(autograph=False)
-    def forward(x):
-        trunk(x, training=True)
-
-    forward(pipeline.as_tensors([inputs])[0])
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.trainable, norm.momentum = False, momentum
-    return [(norm.moving_mean.numpy(), norm.moving_variance.numpy()) for norm in norms]
-
-
-def fingerprint(trunk) -> str:
-    """Names what a frozen part computes: layers, wiring and weights, not layer names.
-
-    Automatic names count up within a process; two trials' trunks must be found equal.
-    """
-    digest = hashlib.sha256()
-    # Operations, not layers: `image / 127.5` in a page is no layer, and its 127.5 no setting.
-    position = {id(operation): number for number, operation in enumerate(trunk.operations)}
-    wiring = {number: [] for number in position.values()}
-    for node in chain.from_iterable(trunk._nodes_by_depth.values()):
-        given = keras.tree.flatten([node.arguments.args, node.arguments.kwargs])
-        wiring[position[id(node.operation)]].append([_named(value, position) for value in given])
-    for number, operation in enumerate(trunk.operations):
-        config = operation.get_config()
-        for setting in [*config]:
-            if setting in ("name", "trainable") or setting.endswith(NO_PART):
-                del config[setting]
-        described = [type(operation).__name__, config, wiring[number]]
-        digest.update(json.dumps(described, sort_keys=True, default=str).encode())
-        for weight in getattr(operation, "weights", []):
-            digest.update(np.ascontiguousarray(weight.numpy()))
-    return digest.hexdigest()
-
-
-def _named(value, position):
-    """Names an argument of a call: by the operation it comes from, else by its value."""
-    if isinstance(value, keras.KerasTensor):
-        source = value._keras_history
-        return ["from", position[id(source.operation)], source.tensor_index]
-    return np.asarray(value).tolist()
-
-
 def _forward(trunk):
     import tensorflow as tf
 
@@ -394,20 +243,6 @@ def _forward(trunk):
         return keras.tree.flatten(trunk(tf.cast(pictures, tf.float32), training=False))
 
     return forward
-
-
-def _learns_or_draws(operation) -> bool:
-    if not isinstance(operation, keras.layers.Layer):
-        return False
-    if operation.trainable_variables:
-        return True
-    if isinstance(operation, keras.layers.BatchNormalization):
-        return operation.trainable
-    return bool(operation._seed_generators) and getattr(operation, "rate", 1) > 0
-
-
-def _untouched(norm) -> bool:
-    return not np.any(norm.moving_mean.numpy()) and np.all(norm.moving_variance.numpy() == 1)
 
 
 def _existing(folder):

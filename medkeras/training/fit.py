@@ -11,7 +11,7 @@ import pandas as pd
 from medkeras.errors import UsageError
 from medkeras.files import atomic
 from medkeras.preparation import pipeline
-from medkeras.training import board, features, histograms, loop
+from medkeras.training import board, features, histograms, loop, settling
 
 
 def fit(model, data, run, *, epochs, class_weight=None, **rules) -> None:
@@ -23,7 +23,7 @@ def fit(model, data, run, *, epochs, class_weight=None, **rules) -> None:
 
     Args:
         model: compiled functional model.
-        data: from `pipeline.images`.
+        data: from `pipeline.images` or `exams.volumes`.
         run: from `runs.start`.
         epochs: at most this many; `--epochs` caps it.
         class_weight: "balanced" weights each class by the inverse of its share of the
@@ -32,13 +32,16 @@ def fit(model, data, run, *, epochs, class_weight=None, **rules) -> None:
             plateau_factor, min_learning_rate.
 
     Raises:
+        UsageError: several GPUs for exams.
         Diverged: the loss is not finite.
         Interrupted: stopped by a signal, after the state was saved.
     """
+    if data.unit == "exam" and model.distribute_strategy.num_replicas_in_sync > 1:
+        raise UsageError("--strategy mirrored divides pictures, not exams: leave it out")
     run.opened(data)
     stage = run.next_stage()
     rules = loop.Rules(epochs=run.capped(epochs), **rules)
-    if features.settle(model, data):
+    if settling.settle(model, data):
         run.say("random backbone: its batch-norm statistics are set from training pictures")
     feed = features.feed(model, data)
     run.say(f"stage {stage}: {feed.description}")
@@ -55,7 +58,7 @@ def fit(model, data, run, *, epochs, class_weight=None, **rules) -> None:
     )
     # Only now: `build` declares its hyperparameters while it runs, defaults included.
     if run.hyperparameters:
-        run.used("values", visible(run.hyperparameters))
+        run.used("values", run.choices | visible(run.hyperparameters))
     run.note(weights_origin=getattr(model, "weights_origin", "not stated"))
 
     before = len(run.history)  # epochs of the stages before

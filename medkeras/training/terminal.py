@@ -10,6 +10,8 @@ from rich.console import Console
 from medkeras import progress
 
 SHOWN = 60
+# Of several findings: the curves of each, in lines of their own where there are not too many.
+CURVES, SIDES, FINDINGS = ("auc", "sensitivity", "specificity"), ("", "val_"), 5
 
 
 class Terminal:
@@ -64,18 +66,33 @@ class Spoken(logging.Handler):
 
 
 def epoch_line(row: dict, epochs: int, best: bool) -> str:
-    """Formats a history row as one line.
+    """Formats a history row: one line, and one for each of a few findings.
 
     Args:
         row: of the history.
         epochs: most epochs of the stage.
         best: whether it is the best epoch so far.
     """
-    numbers = [f"{name} {value:.4f}" for name, value in row.items()
-               if name not in ("stage", "epoch", "learning_rate")]  # fmt: skip
+    findings = [name.removeprefix("val_auc_") for name in row if name.startswith("val_auc_")]
+    apart = {f"{side}{kind}_{finding}" for finding in findings for kind in CURVES for side in SIDES}
+    apart |= {"stage", "epoch", "learning_rate"}
+    numbers = [f"{name} {value:.4f}" for name, value in row.items() if name not in apart]
+    if len(findings) > FINDINGS:
+        aucs = [row[f"val_auc_{finding}"] for finding in findings]
+        known = [auc for auc in aucs if auc == auc]  # NaN: undefined
+        mean = f"{sum(known) / len(known):.3f}" if known else "undefined"
+        numbers.append(f"mean val_auc of {len(known)} findings {mean}")
     head = f"stage {row['stage']} epoch {row['epoch']}/{epochs}"
     rate = f"learning rate {row['learning_rate']:.0e}"
-    return "  ".join([head, *numbers, rate, "best" if best else ""]).rstrip()
+    lines = ["  ".join([head, *numbers, rate, "best" if best else ""]).rstrip()]
+    for finding in findings if len(findings) <= FINDINGS else ():
+        values = [f"{kind} {_short(row[f'val_{kind}_{finding}'])}" for kind in CURVES]
+        lines.append(f"  validation, {finding:{max(map(len, findings))}}  {'  '.join(values)}")
+    return "\n".join(lines)
+
+
+def _short(value):
+    return "undefined" if value != value else f"{value:.3f}"
 
 
 def error(line: str) -> None:

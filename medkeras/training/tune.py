@@ -15,7 +15,7 @@ import pandas as pd
 
 from medkeras.errors import Interrupted, MedkerasError, UsageError
 from medkeras.files import atomic
-from medkeras.training import board, features, fit, loop
+from medkeras.training import board, features, fit, loop, settling
 
 ORACLES = {
     "random": keras_tuner.oracles.RandomSearchOracle,
@@ -24,16 +24,17 @@ ORACLES = {
 }
 
 
-def choose(build, data, run, *, epochs, class_weight=None, **rules):
+def choose(build, data, run, rules=None, **fixed_rules):
     """Chooses the hyperparameters of a run: defaults, `--set`, or the winner of `--tune`.
 
     Args:
         build: function of `HyperParameters` that returns a compiled model.
         data: from `pipeline.images`.
         run: from `runs.start`.
-        epochs: of stage one; the sweep scores that stage only, and says so.
-        class_weight: of stage one, see `fit.fit`.
-        rules: of stage one, see `loop.Rules`.
+        rules: function of `HyperParameters` that returns the arguments of stage one's `fit.fit`,
+            where one of them is a hyperparameter: a patience, say, but not the epochs, monitor or
+            mode. The sweep scores that stage only, and says so.
+        fixed_rules: the same arguments where none is.
 
     Returns:
         `keras_tuner.HyperParameters`; the random state is the run's afterwards, whichever
@@ -44,41 +45,43 @@ def choose(build, data, run, *, epochs, class_weight=None, **rules):
         MedkerasError: every trial failed.
     """
     run.opened(data)
-    fixed = _fixed(run.flags.set)
+    fixed = {name: text for name, text in run.fixed.items() if name not in run.choices}
     hp = keras_tuner.HyperParameters()
+    rules = rules or (lambda hp: fixed_rules)
     if fixed or run.flags.tune:
-        space = declared(build)
+        space = declared(build, rules)
         for name, text in fixed.items():
-            hp.Fixed(name, value_of(space, name, text))
+            hp.Fixed(name, value_of(space, name, text, also=run.choices))
     if run.flags.tune:
-        rules = loop.Rules(epochs=run.capped(epochs), **rules)
-        weights = fit.weights_of(class_weight, data)
-        hp = _Sweep(build, hp, space, data.without_test(), run, rules, weights).winner()
+        hp = _Sweep(build, hp, space, data.without_test(), run, rules).winner()
     keras.utils.set_random_seed(run.seed)
     run.hyperparameters = hp
     return hp
 
 
-def declared(build) -> dict:
+def declared(build, rules=lambda hp: {}) -> dict:
     """Builds once on fresh hyperparameters and returns what was declared, by name."""
     hp = keras_tuner.HyperParameters()
     build(hp)
+    rules(hp)
     return {declaration.name: declaration for declaration in hp.space}
 
 
-def value_of(space, name, text):
+def value_of(space, name, text, also=()):
     """Reads the value of a `--set NAME=VALUE`.
 
     Args:
         space: from `declared`.
         name: of the hyperparameter.
         text: its value as typed.
+        also: names that are known too, for the message.
 
     Raises:
         UsageError: unknown name, or a value outside of what was declared.
     """
     if name not in space:
-        raise UsageError(f"--set {name}: unknown; known are {', '.join(sorted(space)) or 'none'}")
+        known = ", ".join(sorted([*space, *also]))
+        raise UsageError(f"--set {name}: unknown; known are {known or 'none'}")
     declaration = space[name]
     kind = type(declaration.default)
     try:
@@ -95,12 +98,20 @@ def value_of(space, name, text):
 
 
 class _Sweep:
-    def __init__(self, build, hp, space, data, run, rules, weights):
+    def __init__(self, build, hp, space, data, run, rules):
         self.build, self.hp, self.data, self.run = build, hp, data, run
-        self.rules, self.weights = rules, weights
+        self.arguments = rules
+        self.rules, self.weights = self.rules_of(hp.copy())
         self.folder = run.folder / "tuning"
-        self.fingerprint = _fingerprint(hp, space, data, run, rules, weights)
+        self.fingerprint = _fingerprint(hp, space, data, run, self.rules, self.weights)
         self.reasons = {}
+
+    def rules_of(self, hp):
+        """Returns `loop.Rules` and the weights of the classes for some hyperparameters."""
+        arguments = dict(self.arguments(hp))
+        weights = fit.weights_of(arguments.pop("class_weight", None), self.data)
+        epochs = self.run.capped(arguments.pop("epochs"))
+        return loop.Rules(epochs=epochs, **arguments), weights
 
     def winner(self):
         """Runs what is left of the sweep and returns the best hyperparameters."""
@@ -131,14 +142,14 @@ class _Sweep:
     def train(self, trial):
         """Trains one trial and returns its score."""
         keras.utils.set_random_seed(self.run.seed)
-        rules = self.rules
+        rules, _ = self.rules_of(trial.hyperparameters)
         # Hyperband asks for few epochs first. A promoted trial starts again: same seeds,
         # same first epochs, and the frozen part is stored.
         epochs = trial.hyperparameters.values.get("tuner/epochs")
         if epochs:
             rules = loop.Rules(**{**vars(rules), "epochs": min(epochs, rules.epochs)})
         model = self.build(trial.hyperparameters)
-        features.settle(model, self.data)
+        settling.settle(model, self.data)
         feed = features.feed(model, self.data)
         title = f"trial {trial.trial_id}"
         with self.run.terminal.bar(title) as shown:
@@ -240,10 +251,6 @@ def _fingerprint(hp, space, data, run, rules, weights):
         "tune": [run.flags.tune, run.flags.tuner, run.seed],
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
-
-
-def _fixed(pairs):
-    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def _short(value):

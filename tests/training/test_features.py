@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medkeras.preparation import augment
-from medkeras.training import features, fit, loop
+from medkeras.training import cut, features, fit, loop, settling
 
 RULES = loop.Rules(5, patience=None, plateau_patience=2, min_learning_rate=1e-5)
 
@@ -31,7 +31,7 @@ def computed(monkeypatch):
 
 
 def trained(model, data, *, plain=False, stage=1):
-    features.settle(model, data)
+    settling.settle(model, data)
     feed = features.feed(model, data, plain=plain)
     return feed, loop.train(feed, data, RULES, seed=0, stage=stage).history
 
@@ -171,12 +171,12 @@ def test_a_disk_that_is_too_small_trains_the_whole_model_and_says_so(tiny_model,
 # The cut.
 
 
-def names(cut):
-    return [tensor._keras_history.operation.name for tensor in cut.fixed["image"]]
+def names(border):
+    return [tensor._keras_history.operation.name for tensor in border.fixed["image"]]
 
 
 def test_the_cut_is_every_fixed_tensor_that_learning_layers_read(tiny_model):
-    assert sorted(names(features.cut(tiny_model(frozen=True)))) == ["bn1", "relu2"]
+    assert sorted(names(cut.cut(tiny_model(frozen=True)))) == ["bn1", "relu2"]
 
 
 def chain(*layers):
@@ -190,23 +190,23 @@ def chain(*layers):
 
 def test_what_learns_or_draws_ends_the_fixed_part():
     layers = keras.layers
-    assert names(features.cut(chain())) == ["flat"]
+    assert names(cut.cut(chain())) == ["flat"]
     learning = layers.BatchNormalization(name="bn")
-    assert names(features.cut(chain(learning))) == ["conv"]
+    assert names(cut.cut(chain(learning))) == ["conv"]
     frozen = layers.BatchNormalization(name="bn", trainable=False)
-    assert names(features.cut(chain(frozen))) == ["flat"]
+    assert names(cut.cut(chain(frozen))) == ["flat"]
     # Nothing of it is trained, but its statistics would be.
     bare = layers.BatchNormalization(name="bn", center=False, scale=False)
-    assert names(features.cut(chain(bare))) == ["conv"]
-    assert names(features.cut(chain(layers.Dropout(0.5, name="drop", trainable=False)))) == ["conv"]
-    assert names(features.cut(chain(layers.Dropout(0.0, name="drop")))) == ["flat"]
-    assert names(features.cut(chain(layers.SpatialDropout2D(0.1)))) == ["conv"]
-    assert names(features.cut(chain(layers.GaussianNoise(0.1)))) == ["conv"]
-    assert names(features.cut(chain(layers.RandomFlip()))) == ["conv"]
+    assert names(cut.cut(chain(bare))) == ["conv"]
+    assert names(cut.cut(chain(layers.Dropout(0.5, name="drop", trainable=False)))) == ["conv"]
+    assert names(cut.cut(chain(layers.Dropout(0.0, name="drop")))) == ["flat"]
+    assert names(cut.cut(chain(layers.SpatialDropout2D(0.1)))) == ["conv"]
+    assert names(cut.cut(chain(layers.GaussianNoise(0.1)))) == ["conv"]
+    assert names(cut.cut(chain(layers.RandomFlip()))) == ["conv"]
 
 
 def test_without_weights_before_it_a_cut_is_worth_nothing(tiny_model):
-    assert features.cut(tiny_model()) is None
+    assert cut.cut(tiny_model()) is None
 
 
 # The statistics of a random trunk.
@@ -214,7 +214,7 @@ def test_without_weights_before_it_a_cut_is_worth_nothing(tiny_model):
 
 def test_settling_gives_the_trunk_the_statistics_of_training_pictures(tiny_model, data):
     model = tiny_model(frozen=True)
-    assert features.settle(model, data)
+    assert settling.settle(model, data)
     pictures = data.train.pictures().astype("float32")
     before = keras.Model(model.input, model.get_layer("bn1").input).predict(pictures, verbose=0)
     norm = model.get_layer("bn1")
@@ -228,12 +228,12 @@ def test_settling_gives_the_trunk_the_statistics_of_training_pictures(tiny_model
 
 def test_settling_happens_once_and_leaves_trained_statistics_alone(tiny_model, data):
     model = tiny_model(frozen=True)
-    features.settle(model, data)
+    settling.settle(model, data)
     before = [weight.numpy().copy() for weight in model.weights]
-    assert not features.settle(model, data)
+    assert not settling.settle(model, data)
     touched = tiny_model(frozen=True)
     touched.get_layer("bn2").moving_mean.assign([0.0, 0.1, 0.0, 0.0])
-    assert not features.settle(touched, data)
+    assert not settling.settle(touched, data)
     assert not np.any(touched.get_layer("bn1").moving_mean.numpy())
     for weight, value in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(weight.numpy(), value)
@@ -241,7 +241,7 @@ def test_settling_happens_once_and_leaves_trained_statistics_alone(tiny_model, d
 
 def test_settling_needs_a_frozen_norm(tiny_model, data):
     model = tiny_model()
-    assert not features.settle(model, data)
+    assert not settling.settle(model, data)
     assert not np.any(model.get_layer("bn1").moving_mean.numpy())
 
 
@@ -254,7 +254,7 @@ def test_settling_reaches_every_branch(data):
         branches.append(keras.layers.BatchNormalization(name=name, trainable=False)(x))
     x = keras.layers.Flatten()(keras.layers.Concatenate()(branches))
     model = keras.Model(image, keras.layers.Dense(1)(x))
-    assert features.settle(model, data)
+    assert settling.settle(model, data)
     for name in ("left", "right"):
         assert np.any(model.get_layer(name).moving_mean.numpy())
 
@@ -263,29 +263,29 @@ def test_settling_reaches_every_branch(data):
 
 
 def trunk(model):
-    return keras.Model(model.input, features.cut(model).fixed["image"])
+    return keras.Model(model.input, cut.cut(model).fixed["image"])
 
 
 def test_a_fingerprint_is_what_is_computed_and_not_how_it_is_called(tiny_model):
-    name = features.fingerprint(trunk(tiny_model(frozen=True)))
-    assert features.fingerprint(trunk(tiny_model(frozen=True))) == name
+    name = cut.fingerprint(trunk(tiny_model(frozen=True)))
+    assert cut.fingerprint(trunk(tiny_model(frozen=True))) == name
     renamed = tiny_model(frozen=True)
     renamed.get_layer("conv1").name = "conv2d_17"
-    assert features.fingerprint(trunk(renamed)) == name
+    assert cut.fingerprint(trunk(renamed)) == name
 
 
 def test_a_fingerprint_sees_weights_settings_and_wiring(tiny_model):
-    made = {features.fingerprint(trunk(tiny_model(frozen=True)))}
-    made.add(features.fingerprint(trunk(tiny_model(1, frozen=True))))
+    made = {cut.fingerprint(trunk(tiny_model(frozen=True)))}
+    made.add(cut.fingerprint(trunk(tiny_model(1, frozen=True))))
     one_bit = tiny_model(frozen=True)
     kernel = one_bit.get_layer("conv2").kernel
     value = kernel.numpy()
     value[0, 0, 0, 0] = np.nextafter(value[0, 0, 0, 0], np.float32(9))
     kernel.assign(value)
-    made.add(features.fingerprint(trunk(one_bit)))
+    made.add(cut.fingerprint(trunk(one_bit)))
     moved = tiny_model(frozen=True)
     moved.get_layer("bn1").moving_mean.assign_add([0, 0, 0, 1e-3])
-    made.add(features.fingerprint(trunk(moved)))
+    made.add(cut.fingerprint(trunk(moved)))
     assert len(made) == 4
 
 
@@ -297,7 +297,7 @@ def test_a_fingerprint_sees_the_order_of_inputs():
         image = keras.Input((4, 4, 1))
         pair = [keras.layers.Conv2D(1, 1)(image), image]
         difference = keras.layers.Subtract()(pair[::turn])
-        made.add(features.fingerprint(keras.Model(image, difference)))
+        made.add(cut.fingerprint(keras.Model(image, difference)))
     assert len(made) == 2
 
 
@@ -313,17 +313,15 @@ def test_a_fingerprint_sees_operations_that_are_no_layers():
     ):
         keras.utils.set_random_seed(0)
         image = keras.Input((4, 4, 1))
-        made.append(
-            features.fingerprint(keras.Model(image, keras.layers.Conv2D(1, 1)(change(image))))
-        )
+        made.append(cut.fingerprint(keras.Model(image, keras.layers.Conv2D(1, 1)(change(image)))))
     assert made[0] == made[-1] and len(set(made)) == 5
 
 
 def test_a_fingerprint_stays_when_the_model_is_called(tiny_model):
     model = tiny_model(frozen=True)
-    name = features.fingerprint(trunk(model))
+    name = cut.fingerprint(trunk(model))
     model(keras.Input((16, 16, 1)))
-    assert features.fingerprint(trunk(model)) == name
+    assert cut.fingerprint(trunk(model)) == name
 
 
 def test_settings_that_compute_nothing_do_not_change_the_fingerprint():
@@ -332,5 +330,5 @@ def test_settings_that_compute_nothing_do_not_change_the_fingerprint():
         keras.utils.set_random_seed(0)
         image = keras.Input((4, 4, 1))
         conv = keras.layers.Conv2D(2, 3, kernel_regularizer=keras.regularizers.L2(factor))
-        made.append(features.fingerprint(keras.Model(image, conv(image))))
+        made.append(cut.fingerprint(keras.Model(image, conv(image))))
     assert made[0] == made[1]

@@ -8,7 +8,7 @@ import pytest
 from medkeras.errors import DataError, UsageError
 from medkeras.losses import compiled
 from medkeras.preparation import augment
-from medkeras.training import features, fit
+from medkeras.training import cut, fit
 
 pytestmark = pytest.mark.usefixtures("deterministic")
 
@@ -138,7 +138,7 @@ def test_unfreezing_reaches_all_behind_a_layer_but_norms(tiny_model):
     fit.unfreeze(model, "conv2")
     learning = {layer.name for layer in model.layers if layer.trainable_variables}
     assert learning == {"conv2", "learns", "dense", "logits"}
-    (tensor,) = features.cut(model).fixed["image"]
+    (tensor,) = cut.cut(model).fixed["image"]
     assert tensor._keras_history.operation.name == "bn1"
 
 

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from medkeras.errors import DataError, Diverged, MedkerasError, UsageError
 from medkeras.preparation import augment
-from medkeras.training import features, loop, tune
+from medkeras.training import features, loop, settling, tune
 
 pytestmark = pytest.mark.usefixtures("deterministic")
 RULES = dict(epochs=2, patience=None, plateau_patience=None)
@@ -149,7 +149,7 @@ def test_a_trial_scores_what_the_run_itself_would(build, data, new_run, trials):
     hp = tune.choose(build, data, run, **RULES, class_weight="balanced")
     keras.utils.set_random_seed(run.seed)
     model = build(hp)
-    features.settle(model, data)
+    settling.settle(model, data)
     progress = loop.train(
         features.feed(model, data), data, loop.Rules(**RULES), seed=0, class_weight=[1.0, 1.0]
     )

@@ -1,0 +1,114 @@
+"""Where the frozen part of a model ends, and what it is called."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from itertools import chain
+
+import keras
+import numpy as np
+
+# Settings of a layer that change nothing of what it computes with weights that are given.
+NO_PART = ("_regularizer", "_initializer", "_constraint")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where the frozen part of a model ends.
+
+    Args:
+        fixed: tensors that the rest reads, by the one input of pictures that they depend on.
+        given: inputs that the rest reads as they are: whole numbers, such as a slice's exam.
+    """
+
+    fixed: dict
+    given: list
+
+
+def cut(model) -> Cut | None:
+    """Finds every fixed tensor that a layer which is not fixed reads.
+
+    An output is fixed if its layer has no trainable variable and no random state, and all
+    its inputs are fixed. Inputs of whole numbers are not: they say which slices belong together,
+    which is a matter of the batch.
+
+    Args:
+        model: flat functional model.
+
+    Returns:
+        The cut; None where nothing fixed lies behind a layer with weights, so that nothing is
+        worth keeping, or where it mixes several inputs of pictures.
+    """
+    fixed, border = {}, {}  # tensor id -> (sources, whether weights lie before it); id -> tensor
+    given = [t for t in model.inputs if keras.backend.is_int_dtype(t.dtype)]
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            inputs = node.input_tensors
+            if not inputs:
+                fixed |= {
+                    id(t): (frozenset([source_of(t)]), False)
+                    for t in node.outputs
+                    if not any(t is one for one in given)
+                }
+            elif all(id(t) in fixed for t in inputs) and not _learns_or_draws(node.operation):
+                sources = frozenset().union(*(fixed[id(t)][0] for t in inputs))
+                weighted = bool(getattr(node.operation, "weights", None))
+                weighted = weighted or any(fixed[id(t)][1] for t in inputs)
+                fixed |= {id(t): (sources, weighted) for t in node.outputs}
+            else:
+                border |= {id(t): t for t in inputs if id(t) in fixed}
+    if not any(fixed[number][1] for number in border):
+        return None
+    if any(len(fixed[number][0]) > 1 for number in border):
+        return None
+    by_source = {}
+    for number, tensor in border.items():
+        by_source.setdefault(*fixed[number][0], []).append(tensor)
+    return Cut(by_source, given)
+
+
+def source_of(tensor) -> str:
+    """Names the operation that a Keras tensor comes from."""
+    return tensor._keras_history.operation.name
+
+
+def fingerprint(trunk) -> str:
+    """Names what a frozen part computes: layers, wiring and weights, not layer names.
+
+    Automatic names count up within a process; two trials' trunks must be found equal.
+    """
+    digest = hashlib.sha256()
+    # Operations, not layers: `image / 127.5` in a page is no layer, and its 127.5 no setting.
+    position = {id(operation): number for number, operation in enumerate(trunk.operations)}
+    wiring = {number: [] for number in position.values()}
+    for node in chain.from_iterable(trunk._nodes_by_depth.values()):
+        given = keras.tree.flatten([node.arguments.args, node.arguments.kwargs])
+        wiring[position[id(node.operation)]].append([_named(value, position) for value in given])
+    for number, operation in enumerate(trunk.operations):
+        config = operation.get_config()
+        for setting in [*config]:
+            if setting in ("name", "trainable") or setting.endswith(NO_PART):
+                del config[setting]
+        described = [type(operation).__name__, config, wiring[number]]
+        digest.update(json.dumps(described, sort_keys=True, default=str).encode())
+        for weight in getattr(operation, "weights", []):
+            digest.update(np.ascontiguousarray(weight.numpy()))
+    return digest.hexdigest()
+
+
+def _named(value, position):
+    """Names an argument of a call: by the operation it comes from, else by its value."""
+    if isinstance(value, keras.KerasTensor):
+        source = value._keras_history
+        return ["from", position[id(source.operation)], source.tensor_index]
+    return np.asarray(value).tolist()
+
+
+def _learns_or_draws(operation) -> bool:
+    if not isinstance(operation, keras.layers.Layer):
+        return False
+    if operation.trainable_variables:
+        return True
+    if isinstance(operation, keras.layers.BatchNormalization):
+        return operation.trainable
+    return bool(operation._seed_generators) and getattr(operation, "rate", 1) > 0
