@@ -29,50 +29,52 @@ def text(run, data, scores, context) -> str:
         parts.append(
             "> **Synthetic sample data (phantoms).** These numbers say nothing about patients."
         )
+    words, many = context["words"], scores.task == "multilabel"
+    units = words["units"]
     answers = ", ".join(plain(name) for name in scores.classes)
     function = f"`{model['function']}`" if model["function"] else NOT_STATED
     skipped = sum(count for _, count in described["skipped"])
     parts += [
         "## Intended use",
-        f"Research on telling apart {answers} in pictures like those it was trained on. "
+        f"Research on {'recognising' if many else 'telling apart'} {answers} in {units} like "
+        "those it was trained on. "
         f"Task: {scores.task}. Intended users, setting and population: {NOT_STATED}.",
         "## Out of scope",
-        "Diagnosis, triage or any decision about a patient; pictures of another body part, "
-        "modality or source than the training data; pictures that were exported, cropped or "
+        f"Diagnosis, triage or any decision about a patient; {units} of another body part, "
+        f"modality or source than the training data; {units} that were exported, cropped or "
         "windowed differently.",
         "## Model",
         f"{function}, {model['layers']} layers, {model['parameters']:,} parameters, "
         f"{model['trainable']:,} of them trainable at the end. "
         f"Initial weights: {_or_open(model['weights'])}. "
-        f"Input {described['image_shape']} (height, width, channels), raw pixels 0..255.",
+        f"Input {words['input']} (height, width, channels), raw pixels 0..255.",
         "## Data",
-        f"Folder `{plain(described['root'])}`. Source and licence: {NOT_STATED}. "
+        f"Folder {plain(described['root'])}. Source and licence: {NOT_STATED}. "
         f"Ages, sexes, scanners: {NOT_STATED}.",
-        _counts(described["counts"]),
+        _counts(described["counts"], words, many),
         "No patient is on two sides of the split"
         + (
-            ", but **each picture stands alone**: no patient is known, so pictures of one patient "
-            "may be on two sides."
+            f", but **each {words['unit']} stands alone**: no patient is known, so {units} of one "
+            "patient may be on two sides."
             if described["alone"]
             else "."
         )
         + f" Files left out because they could not be read: {skipped}.",
         "## Results on the test part",
-        _metrics(found),
-        f"Accuracy {_entry(found['accuracy'])}; always answering "
-        f"“{plain(context['verdict']['common'])}” would give {_value(found['majority_accuracy'])}. "
-        f"{context['verdict']['words']} Brier score {_entry(found['brier'])}, expected "
-        f"calibration error {_entry(found['ece'])}. {found['n']} pictures of "
+        _metrics(found, words),
+        f"{_overall(found, context['verdict'], many)} Brier score {_entry(found['brier'])}, "
+        f"expected calibration error {_entry(found['ece'])}. {found['n']} {units} of "
         f"{found['n_patients']} patients; 95 % intervals by resampling patients, none where fewer "
         f"than {found['bootstrap']['fewest_patients']} patients stand behind a number.",
         "## Training",
         _settings(context["hyperparameters"]) + f" Seed {run.seed}.",
         "## Limits",
-        "One random split, one seed; no external test set. Probabilities are not calibrated. "
-        f"Performance by sex, age, scanner or hospital: {NOT_STATED}. Known failure cases: see the "
-        "most confident mistakes in `report.html`.",
+        "One split, one seed; no external test set. Probabilities are not calibrated. "
+        + _unmeasured(context["verdict"].get("undefined"), found)
+        + f"Performance by sex, age, scanner or hospital: {NOT_STATED}. Known failure cases: see "
+        "the most confident mistakes in `report.html`.",
         "## How to load",
-        "`predictor.json` names the function that rebuilds the model and says how pictures are "
+        f"`predictor.json` names the function that rebuilds the model and says how {units} are "
         "prepared; `model.keras` holds the weights.",
         "```python\nimport json\nfrom pathlib import Path\n\nfrom medkeras.models import recipe\n\n"
         'described = json.loads(Path("predictor.json").read_text())\n'
@@ -100,29 +102,53 @@ def _value(value):
 
 def _entry(entry):
     if entry["value"] is None:
-        return "undefined"
+        return f"undefined ({entry.get('undefined', 'no value')})"
     bounds = "" if entry["low"] is None else f" ({entry['low']:.3f} to {entry['high']:.3f})"
     return f"{entry['value']:.3f}{bounds}"
 
 
-def _counts(counts):
-    head = "| pictures (patients) | " + " | ".join(counts["parts"]) + " |"
+def _overall(found, verdict, many):
+    mean, said = found["mean"]["auc"], plain(verdict["words"])
+    if many:
+        defined = f"{mean['n_classes']} of {len(found['classes'])} findings"
+        return f"Mean AUC {_entry(mean)}, of {defined}. {said}"
+    return (
+        f"Accuracy {_entry(found['accuracy'])}; always answering “{plain(verdict['common'])}” "
+        f"would give {_value(found['majority_accuracy'])}. {said}"
+    )
+
+
+def _unmeasured(names, found):
+    if not names:
+        return ""
+    listed = (f"{plain(name)} ({found['classes'][name]['auc']['undefined']})" for name in names)
+    return f"No AUC, so it is unknown whether they are told: {', '.join(listed)}. "
+
+
+def _counts(counts, words, many):
+    what = f"{words['units']} (patients)" + (", of known" if many else "")
+    head = f"| {what} | " + " | ".join(counts["parts"]) + " |"
     rule = "|---" * (len(counts["parts"]) + 1) + "|"
     rows = [
-        f"| {plain(row['name'])} | " + " | ".join(f"{n} ({p})" for n, p in row["cells"]) + " |"
+        f"| {plain(row['name'])} | " + " | ".join(map(_count, row["cells"])) + " |"
         for row in counts["rows"]
     ]
     return "\n".join([head, rule, *rows])
 
 
-def _metrics(found):
-    head = "| class | AUC | sensitivity | specificity | positives / n |\n|---|---|---|---|---|"
-    rows = []
+def _count(cell):
+    known = f", of {cell['known']}" if "known" in cell else ""
+    return f"{cell['n']} ({cell['patients']}){known}"
+
+
+def _metrics(found, words):
+    head = f"| {words['label']} | AUC | sensitivity | specificity | positives / n |"
+    rows = [head, "|---|---|---|---|---|"]
     for name, own in found["classes"].items():
         cells = [_entry(own[metric]) for metric in ("auc", "sensitivity", "specificity")]
         n = f"{own['auc']['n_positive']} / {own['auc']['n']}"
         rows.append(f"| {plain(name)} | " + " | ".join(cells) + f" | {n} |")
-    return "\n".join([head, *rows])
+    return "\n".join(rows)
 
 
 def _settings(values):

@@ -1,7 +1,8 @@
 """A model's layers as inline SVG: boxes from left to right, long backbones in named groups.
 
 A box is a layer, or a block of layers whose names share a prefix (Xception's `block13`,
-DenseNet's `conv4_block2`, Inception's `mixed7`). Shaded boxes are frozen.
+DenseNet's `conv4_block2`, Inception's `mixed7`). Shaded boxes are frozen. A model that looks at
+several inputs, such as the planes of an exam, has a row for each (`lanes`).
 """
 
 import re
@@ -67,12 +68,20 @@ def svg(model, most=MOST) -> str:
     Returns:
         An SVG element; names in it are escaped.
     """
-    found = boxes(model, most)
-    rows = -(-len(found) // PER_ROW)
+    rows = lanes(model)
+    if len(rows) == 1:
+        found = boxes(rows[0], most)
+        rows = [found[start : start + PER_ROW] for start in range(0, len(found), PER_ROW)]
+        ends = [_turn] * (len(rows) - 1)
+    else:
+        rows = [boxes(row, PER_ROW) for row in rows]
+        ends = [_nothing] * (len(rows) - 1)
     width = PER_ROW * WIDTH + (PER_ROW - 1) * GAP + 2 * EDGE
-    height = rows * HEIGHT + (rows - 1) * DOWN + 2 * EDGE
-    parts = [_box(n, box) for n, box in enumerate(found)]
-    parts += [_arrow(n) for n in range(len(found) - 1)]
+    height = len(rows) * HEIGHT + (len(rows) - 1) * DOWN + 2 * EDGE
+    places = [(row, column) for row, own in enumerate(rows) for column in range(len(own))]
+    parts = [_box(*place, rows[place[0]][place[1]]) for place in places]
+    parts += [_next(*place) for place in places if place[1] < len(rows[place[0]]) - 1]
+    parts += [end(row, len(rows[row]) - 1) for row, end in enumerate(ends)]
     title = escape(f"Layers of {model.name}")
     return (
         f'<svg class="diagram" role="img" aria-label="{title}" viewBox="0 0 {width} {height}" '
@@ -82,9 +91,37 @@ def svg(model, most=MOST) -> str:
     )
 
 
-def boxes(model, most=MOST) -> list[Box]:
-    """Groups a model's layers, in order, into at most `most` boxes."""
-    layers = list(model.layers)
+def lanes(model) -> list[list]:
+    """Sorts a model's layers into rows, in order.
+
+    Returns:
+        All layers in one list where there is one input of pictures. Else a list for each such
+        input, one of the layers that several inputs share, and one of what they join in.
+    """
+    pictures = [tensor for tensor in model.inputs if len(tensor.shape) == 4]
+    if len(pictures) < 2:
+        return [list(model.layers)]
+    names = {id(tensor): tensor._keras_history.operation.name for tensor in pictures}
+    behind = {key: {name} for key, name in names.items()}  # tensor id -> inputs it depends on
+    calls = {}  # layer id -> inputs behind each of its calls
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            found = set().union(*(behind.get(id(t), set()) for t in node.input_tensors))
+            for tensor in node.outputs:
+                behind.setdefault(id(tensor), found)
+            calls.setdefault(id(node.operation), []).append(behind[id(node.outputs[0])])
+    rows = {name: [] for name in [*names.values(), "shared", "joined"]}
+    for layer in model.layers:
+        own = calls[id(layer)]
+        if len(set().union(*own)) == 1:
+            rows[next(iter(own[0]))].append(layer)
+        elif any(own):  # an input that says whose the slices are is drawn nowhere
+            rows["shared" if max(map(len, own)) == 1 else "joined"].append(layer)
+    return [row for row in rows.values() if row]
+
+
+def boxes(layers, most=MOST) -> list[Box]:
+    """Groups layers, in order, into at most `most` boxes."""
     found = [Box(layer.name, [layer]) for layer in layers]
     if len(found) <= most:
         return found
@@ -163,12 +200,12 @@ def _count(weights):
     return sum(int(np.prod(weight.shape)) for weight in weights)
 
 
-def _place(n):
-    return EDGE + n % PER_ROW * (WIDTH + GAP), EDGE + n // PER_ROW * (HEIGHT + DOWN)
+def _place(row, column):
+    return EDGE + column * (WIDTH + GAP), EDGE + row * (HEIGHT + DOWN)
 
 
-def _box(n, box):
-    x, y = _place(n)
+def _box(row, column, box):
+    x, y = _place(row, column)
     frozen = box.parameters > 0 and box.trainable == 0
     fill = "#e3e6ea" if frozen else "#dcebf7" if box.parameters else "#ffffff"
     state = "frozen" if frozen else "trainable" if box.parameters else ""
@@ -190,12 +227,21 @@ def _box(n, box):
     )
 
 
-def _arrow(n):
-    x, y = _place(n)
-    style = 'fill="none" stroke="#8a929c" marker-end="url(#tip)"'
-    if n % PER_ROW < PER_ROW - 1:
-        middle = y + HEIGHT / 2
-        return f'<path d="M{x + WIDTH},{middle} h{GAP - 2}" {style}/>'
+STYLE = 'fill="none" stroke="#8a929c" marker-end="url(#tip)"'
+
+
+def _next(row, column):
+    x, y = _place(row, column)
+    return f'<path d="M{x + WIDTH},{y + HEIGHT / 2} h{GAP - 2}" {STYLE}/>'
+
+
+def _turn(row, column):
+    """Leads from the end of a row to the beginning of the next."""
+    x, y = _place(row, column)
     below = y + HEIGHT + DOWN / 2
     left, start = EDGE + WIDTH / 2, x + WIDTH / 2
-    return f'<path d="M{start},{y + HEIGHT} V{below} H{left} v{DOWN / 2 - 2}" {style}/>'
+    return f'<path d="M{start},{y + HEIGHT} V{below} H{left} v{DOWN / 2 - 2}" {STYLE}/>'
+
+
+def _nothing(row, column):
+    return ""

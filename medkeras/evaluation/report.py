@@ -13,14 +13,13 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from medkeras.evaluation import card, diagram, metrics, overlays, plots, sizes
+from medkeras.evaluation import card, diagram, metrics, mistakes, plots, sizes, summary
 from medkeras.evaluation.pages import rendered
 from medkeras.files import atomic
-from medkeras.preparation import control, copies, splits
+from medkeras.preparation import control, copies
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 LOOKED_UP = 50
-MISTAKES = 12
 
 
 def write(run, model, data, scores, cams=None) -> Path:
@@ -58,62 +57,31 @@ def _context(run, model, data, scores, cams):
         "task": scores.task,
         "classes": scores.classes,
         "metrics": scores.metrics,
-        "verdict": verdict(scores, data),
+        "verdict": summary.verdict(scores, data),
+        "words": summary.words(data),
         "data": {
             "root": described.get("root_name", Path(run.data).name),
-            "counts": counts(table),
+            "counts": summary.counts(data),
             "alone": bool((table["patient"].astype(str) == table["path"].astype(str)).all()),
             "skipped": _tally(described.get("skipped") or table.attrs.get("skipped") or []),
             "notes": _tally(described.get("notes") or table.attrs.get("notes") or []),
             "image_shape": " × ".join(map(str, data.image_shape)),
         },
-        "size": _sizes(table, synthetic),
+        "size": _sizes(data, synthetic),
         "figures": _figures(run, data, scores, synthetic),
-        "mistakes": _mistakes(data, scores, synthetic),
+        "outcomes": _outcomes(scores),
+        "mistakes": mistakes.surest(data, scores, synthetic),
         "gallery": cams.items if cams else [],
         "cams": cams,
         "diagram": Markup(diagram.svg(model)),
         "model": _model(model, environment),
-        "hyperparameters": _hyperparameters(run.folder),
+        "hyperparameters": {
+            name: "none" if value is None else value
+            for name, value in _hyperparameters(run.folder).items()
+        },
         "sweep": _sweep(run.folder),
         "environment": environment,
     }
-
-
-def verdict(scores, data) -> dict:
-    """Says in plain words what the test numbers mean beside the majority baseline."""
-    found, label = scores.metrics["accuracy"], data.train.labels
-    common = scores.classes[int(np.bincount(label, minlength=len(scores.classes)).argmax())]
-    baseline = scores.metrics["majority_accuracy"]
-    if found["value"] is None or baseline is None:
-        words = "No comparison with a baseline can be made here."
-    elif found["low"] is None:
-        words = (
-            "Too few patients in the test part for an interval: read this as a trial of the method."
-        )
-    elif found["low"] > baseline:
-        words = "The whole interval lies above that baseline."
-    elif found["high"] < baseline:
-        words = "That is worse than the baseline."
-    else:
-        words = "The interval includes the baseline: no gain over it is shown."
-    return {"common": common, "baseline": baseline, "words": words}
-
-
-def counts(table) -> dict:
-    """Counts pictures and patients per class and part."""
-    parts = [part for part in splits.SIDES if part in set(table["split"])]
-    # A block for each class, a line for each side and for all of them.
-    blocks = splits.counts(table).to_numpy().reshape(-1, len(splits.SIDES) + 1, 4)
-    rows = [
-        {
-            "name": block[0][0],
-            "cells": [(n, patients) for _, side, n, patients in block if side in (*parts, "all")],
-        }
-        for block in blocks
-    ]
-    names = {"train": "training", "val": "validation", "test": "test"}
-    return {"parts": [names[part] for part in parts] + ["all"], "rows": rows}
 
 
 def _tally(problems):
@@ -125,13 +93,13 @@ def _tally(problems):
 def _figures(run, data, scores, synthetic):
     test = scores.predictions[scores.predictions["split"] == "test"]
     labels, chances, names = metrics.arrays(test)
-    figures = {"counts": plots.class_counts(data.table, synthetic)}
+    figures = {"counts": _counted(data, synthetic)}
     picked = np.unique(np.linspace(0, len(data.train) - 1, LOOKED_UP).astype(int))
-    titles = data.train.table["class"].iloc[picked]
-    figures["grid"] = plots.grid(data.train.pictures(picked), list(titles), synthetic=synthetic)
+    titles = _titles(data.train.table.iloc[picked], data.findings)
+    figures["grid"] = plots.grid(data.train.pictures(picked), titles, synthetic=synthetic)
     history = run.folder / "history.csv"
     if history.is_file() and len(records := pd.read_csv(history)):
-        figures["history"] = plots.learning_curves(records, synthetic)
+        figures["history"] = plots.learning_curves(records, synthetic, data.findings)
     if len(test):
         patients = test["patient"].to_numpy()
         figures["roc"] = plots.roc(labels, chances, names, patients, run.seed, synthetic)
@@ -139,45 +107,41 @@ def _figures(run, data, scores, synthetic):
         pair = metrics.confidence(labels, chances, scores.task)
         figures["calibration"] = plots.reliability(*pair, synthetic=synthetic)
         if scores.task != "multilabel":
-            truth, answers, _ = _decisions(labels, chances, scores.task)
+            truth, answers, _ = mistakes.decisions(labels, chances, scores.task)
             figures["confusion"] = plots.confusion(truth, answers, scores.classes, synthetic)
     return figures
 
 
-def _decisions(labels, chances, task):
-    """Class numbers, answers and the answers' probabilities of exclusive classes."""
-    if task == "binary":
-        labels, chances = np.hstack([1 - labels, labels]), np.hstack([1 - chances, chances])
-    return labels.argmax(axis=1), chances.argmax(axis=1), chances.max(axis=1)
+def _counted(data, synthetic):
+    if data.findings:
+        return plots.finding_counts(data.table, data.findings, synthetic, data.unit)
+    return plots.class_counts(data.table, synthetic, data.unit)
 
 
-def _mistakes(data, scores, synthetic):
-    test = scores.predictions[scores.predictions["split"] == "test"]
-    if scores.task == "multilabel" or test.empty:
-        return []
-    labels, chances, _ = metrics.arrays(test)
-    truth, answers, certainty = _decisions(labels, chances, scores.task)
-    order = np.argsort(-certainty, kind="stable")
-    wrong = order[truth[order] != answers[order]][:MISTAKES]
+def _titles(table, findings):
+    """Returns the class of each row, or a list of its findings."""
+    if not findings:
+        return list(table["class"])
+    rows = table[list(findings)].astype(float)
     return [
-        {
-            "png": overlays.thumbnail(data.test.pictures(np.array([row]))[0], synthetic),
-            "line": int(test.index[row]) + 2,  # of predictions.csv, whose first line is the head
-            "true": scores.classes[truth[row]],
-            "predicted": scores.classes[answers[row]],
-            "probability": certainty[row],
-        }
-        for row in wrong
+        "unknown" if row.isna().all() else list(row.index[row == 1]) for _, row in rows.iterrows()
     ]
 
 
-def _sizes(table, synthetic):
-    if not {"width", "height"} <= set(table.columns):
+def _outcomes(scores):
+    test = scores.predictions[scores.predictions["split"] == "test"]
+    if scores.task != "multilabel" or test.empty:
+        return []
+    return mistakes.outcomes(*metrics.arrays(test))
+
+
+def _sizes(data, synthetic):
+    # The slices of exams have one size, or the audit refuses them: nothing to study.
+    if data.unit != "picture" or not {"width", "height"} <= set(data.table.columns):
         return None
-    found = sizes.study(table["width"], table["height"])
-    drawn = plots.sizes(
-        table["width"], table["height"], found["centres"], found["recommended"], synthetic
-    )
+    widths, heights = data.table["width"], data.table["height"]
+    found = sizes.study(widths, heights)
+    drawn = plots.sizes(widths, heights, found["centres"], found["recommended"], synthetic)
     return found | {"figure": drawn, "centres": found["centres"].round().astype(int).tolist()}
 
 

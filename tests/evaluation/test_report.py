@@ -103,7 +103,7 @@ def test_diagram_holds_every_layer_once():
     for layer in keras.Model(image, x).layers:
         layer.trainable = layer.name.startswith("block14")
     model = keras.Model(image, keras.layers.Dense(3, name="<logits>")(x))
-    boxes = diagram.boxes(model)
+    boxes = diagram.boxes(model.layers)
     assert len(boxes) <= 25 and sum(len(box.layers) for box in boxes) == len(model.layers)
     assert sum(box.parameters for box in boxes) == model.count_params()
     by_name = {box.name: box for box in boxes}
@@ -111,6 +111,21 @@ def test_diagram_holds_every_layer_once():
     assert by_name["block13"].trainable == 0 and by_name["block14"].trainable > 0
     drawn = minidom.parseString(diagram.svg(model))
     assert len(drawn.getElementsByTagName("rect")) == len(boxes)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_diagram_of_an_exam_has_a_row_for_each_plane(shared):
+    from medkeras.models import mrnet
+
+    model = (mrnet.views if shared else mrnet.triple)(image_shape=(64, 64, 1))
+    rows = [[layer.name for layer in row] for row in diagram.lanes(model)]
+    for plane, row in zip(mrnet.PLANES, rows, strict=False):
+        assert row[0] == plane and all(name.startswith(plane) for name in row)
+    assert rows[-1] == ["planes", "logits"] and len(rows) == 4 + shared
+    shown = [name for row in rows for name in row]
+    hidden = {f"{plane}_exam" for plane in mrnet.PLANES}
+    assert sorted(shown) == sorted({layer.name for layer in model.layers} - hidden)
+    minidom.parseString(diagram.svg(model))
 
 
 def test_long_model_without_block_names_is_grouped():
@@ -121,7 +136,7 @@ def test_long_model_without_block_names_is_grouped():
         x = keras.layers.Conv2D(4, 3, padding="same", strides=2 if n % 4 == 3 else 1)(x)
         x = keras.layers.Activation("relu")(x)
     model = keras.Model(image, keras.layers.Flatten()(x))
-    boxes = diagram.boxes(model)
+    boxes = diagram.boxes(model.layers)
     assert len(boxes) <= 25 and sum(len(box.layers) for box in boxes) == len(model.layers)
 
 
