@@ -1,15 +1,17 @@
-"""Runs made of several: the folds of a cross-validation, and the two nulls of the null control.
+"""Runs made of several: the folds of a cross-validation, the nulls of the null control, a grid.
 
 Each part is a run of the same page in a folder of its own, and complete in itself. What they say
-together is read from their `metrics.json`.
+together is read from the files in their folders.
 """
 
 import hashlib
+import re
+from argparse import Namespace
 from dataclasses import dataclass
 
 import pandas as pd
 
-from medkeras.errors import ControlFailed
+from medkeras.errors import ControlFailed, UsageError
 from medkeras.files import atomic
 from medkeras.files.places import cache_folder
 from medkeras.preparation import control
@@ -17,6 +19,8 @@ from medkeras.training import folder as folders
 
 CHANCE = 0.5
 WIDER = 2.576 / 1.960  # quantiles of the normal distribution, 99 % to 95 %
+LONGEST = 80  # characters of a folder's name
+DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # on Windows
 
 
 @dataclass(frozen=True)
@@ -28,16 +32,27 @@ class Part:
         words: what it is, for the terminal.
         fold: (k, K), or None.
         null: "permuted" or "noise", or None.
+        values: settings by name that a run of a grid has fixed, or None.
     """
 
     name: str
     words: str
     fold: tuple[int, int] | None = None
     null: str | None = None
+    values: dict | None = None
 
 
 def of(flags) -> list[Part]:
-    """Returns the parts that the flags ask for; none for a single run."""
+    """Returns the parts that the flags ask for; none for a single run.
+
+    Args:
+        flags: from `commandline.parse`; `.grid` is a list of dicts, one a run, from the page.
+
+    Raises:
+        UsageError: a flag that makes several runs of its own, or sets what the grid sets.
+    """
+    if flags.grid:
+        return _of_grid(flags)
     if flags.folds:
         number = flags.folds
         return [
@@ -50,6 +65,66 @@ def of(flags) -> list[Part]:
             for null, words in control.NULLS.items()
         ]
     return []
+
+
+def _of_grid(flags):
+    count = len(flags.grid)
+    others = {"folds": flags.folds, "null-control": flags.null_control, "tune": flags.tune}
+    for flag, given in others.items():
+        if given:
+            raise UsageError(f"--{flag}: this page is a grid of {count} runs already; leave it out")
+    own = {name for values in flags.grid for name in values}
+    for pair in flags.set:
+        name = pair.split("=", 1)[0]
+        if name in own:
+            raise UsageError(
+                f"--set {name}: the grid of this page sets it for each of its {count} runs; "
+                "leave it out, or change the grid"
+            )
+    parts = []
+    for number, values in enumerate(flags.grid, 1):
+        name = _folder_name(values.values(), {part.name.lower() for part in parts})
+        said = ", ".join(f"{key} {value}" for key, value in values.items())
+        parts.append(Part(name, f"run {number} of {count}, {said}", values=values))
+    return parts
+
+
+def _folder_name(values, taken):
+    """Names a folder by values; safe on every system, and not `taken`, which is in lower case."""
+    text = re.sub(r"[^A-Za-z0-9.+-]+", "_", "-".join(map(str, values)))
+    text = text[:LONGEST].rstrip(".")
+    if not text[:1].isalnum() or DEVICES.match(text):
+        text = f"run-{text}"
+    name, number = text, 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{text}-{number}"
+    return name
+
+
+def same_grid(flags, stored) -> None:
+    """Refuses to go on with a grid that is not the one that was begun.
+
+    Args:
+        flags: of this call.
+        stored: flags of the call that began the run; empty where it was killed before.
+
+    Raises:
+        UsageError: the page holds another grid now.
+    """
+    if stored and stored.get("grid", []) != flags.grid:
+        raise UsageError(
+            "the grid of this page is not what it was when the run began: "
+            "restore it, or start another run with another --out"
+        )
+
+
+def flags_of(flags, part) -> Namespace:
+    """Returns the flags of one part: a run of a grid has its values as if each came by `--set`."""
+    if part.values is None:
+        return flags
+    pairs = [f"{name}={value}" for name, value in part.values.items()]
+    return Namespace(**{**vars(flags), "grid": [], "set": [*flags.set, *pairs]})
 
 
 def nulled(table, run) -> pd.DataFrame:
@@ -69,16 +144,19 @@ def nulled(table, run) -> pd.DataFrame:
     return table
 
 
-def summary(folder, parts) -> str:
+def summary(folder, parts, compare=None) -> str:
     """Writes down what the parts found together, and says it.
 
     Folds: `folds.csv`, a row a fold. Nulls: `null_control.json`. A null fails where its AUC, the
     mean or where that has no interval any class's, lies above chance by a 99 % interval: of
     honest pipelines about one in a hundred does. It is inconclusive where no AUC has an interval.
+    A grid: what `compare` writes.
 
     Args:
         folder: of the whole run.
         parts: from `of`, all finished.
+        compare: function of (folder, folders of the runs) that compares the runs of a grid,
+            writes into the folder and returns what to say; None compares nothing.
 
     Returns:
         A few lines for the terminal.
@@ -86,6 +164,10 @@ def summary(folder, parts) -> str:
     Raises:
         ControlFailed: a null found something, or could not be judged.
     """
+    if parts[0].values is not None:
+        done = f"{len(parts)} runs of the grid are finished"
+        said = compare(folder, [folder / part.name for part in parts]) if compare else None
+        return f"{done}:\n{said}" if said else done
     if parts[0].fold:
         return _of_folds(folder, parts)
     return _of_nulls(folder, parts)

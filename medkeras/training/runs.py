@@ -26,6 +26,7 @@ from medkeras.errors import (
     MedkerasError,
     Problem,
     ResourceError,
+    UsageError,
 )
 from medkeras.files import atomic
 from medkeras.files.places import cache_folder
@@ -36,7 +37,7 @@ from medkeras.training import commandline, environment, folder, parts, terminal
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def start(main, doc, *, data, sample, sample_size=96, argv=None):
+def start(main, doc, *, data, sample, sample_size=96, grid=(), compare=None, argv=None):
     """Runs an experiment from the command line and exits.
 
     Args:
@@ -45,6 +46,9 @@ def start(main, doc, *, data, sample, sample_size=96, argv=None):
         data: default data folder, relative to the project.
         sample: function (root, size=) that writes the phantoms.
         sample_size: their height and width in pixels, without `--image-size`.
+        grid: dicts of settings, one for each run of a grid: all are run, each in a folder of its
+            own with its settings as if by `--set`. Empty for a single run.
+        compare: what writes the comparison of a grid's runs, see `parts.summary`.
         argv: arguments; None for those of the process.
 
     Raises:
@@ -54,7 +58,7 @@ def start(main, doc, *, data, sample, sample_size=96, argv=None):
     page = Path(inspect.getfile(main)).resolve()
     try:
         flags = commandline.parse(doc, page.stem, argv)
-        run = Run(page, flags, argv, data, sample, sample_size)
+        run = Run(page, flags, argv, data, sample, sample_size, grid, compare)
     except MedkerasError as fault:
         terminal.error(f"{page.stem}: {fault}")
         raise SystemExit(fault.exit_code) from None
@@ -71,6 +75,8 @@ class Run:
         data: default data folder.
         sample: function that writes the phantoms.
         sample_size: of the phantoms, pixels.
+        grid: settings of each run of a grid, see `start`.
+        compare: writes their comparison.
 
     Attributes:
         folder: of the run.
@@ -80,17 +86,22 @@ class Run:
         weights: "auto", "imagenet", a file, or None for random.
         history: rows of the finished stages.
         hyperparameters: `keras_tuner.HyperParameters` from `tune.choose`, or None.
-        part: what this run is of a larger one, from `parts`: a fold or a null; else None.
+        choices: what `choice` returned, by name.
+        part: what this run is of a larger one, from `parts`: a fold, a null or a run
+            of a grid; else None.
     """
 
-    def __init__(self, page, flags, argv, data, sample, sample_size):
+    def __init__(self, page, flags, argv, data, sample, sample_size, grid=(), compare=None):
         self.experiment = page.stem
         self.project = page.parent.parent if page.parent.name == "experiments" else Path.cwd()
         runs = self.project / "saved_models" / self.experiment
         self.folder, self.resumed = folder.place(runs, flags.out, flags.resume)
+        flags.grid = list(grid)
         if self.resumed:
             stored = folder.read(self.folder / "environment.json").get("arguments", {})
             flags = commandline.merged(flags, stored, argv)
+            parts.same_grid(flags, stored)
+        self._several, self._compare = parts.of(flags), compare
         self.flags, self.command = flags, commandline.command(argv, page)
         self.seed, self.skip_bad, self.workers = flags.seed, flags.skip_bad, flags.workers
         self.weights = None if flags.weights == "none" else flags.weights
@@ -105,6 +116,7 @@ class Run:
 
     def _fresh(self):
         self.history, self.stages, self._known, self.hyperparameters = [], 0, None, None
+        self.choices = {}
 
     # What an experiment's page calls.
 
@@ -112,6 +124,25 @@ class Run:
         """Returns the shape to use: `--image-size`, small for sample data, else as given."""
         size = self._sample_size if self.sample else self.flags.image_size
         return (size or height, size or width, channels)
+
+    def choice(self, name: str, values, default: str) -> str:
+        """Returns a setting that the data depend on, such as the finding: `--set NAME=VALUE`.
+
+        No sweep searches it: trials of other data cannot be compared.
+
+        Args:
+            name: of the setting.
+            values: that it may have.
+            default: where nothing is set.
+
+        Raises:
+            UsageError: another value; lists them.
+        """
+        chosen = self.fixed.get(name, default)
+        if chosen not in values:
+            raise UsageError(f"--set {name}={chosen}: choose from {', '.join(values)}")
+        self.choices[name] = chosen
+        return chosen
 
     def read(self, reader) -> pd.DataFrame:
         """Reads the data folder into a table and opens every picture once.
@@ -146,6 +177,11 @@ class Run:
                 self.say(f"  {problem['path']} | {problem['reason']}")
         self.say(findings.line(table))
         return table
+
+    @property
+    def fixed(self) -> dict:
+        """Values of `--set` by name, as typed."""
+        return dict(pair.split("=", 1) for pair in self.flags.set)
 
     @property
     def splitting(self) -> dict:
@@ -269,9 +305,8 @@ class Run:
         policy = keras.config.dtype_policy()
         try:
             self._begin()
-            several = parts.of(self.flags)
-            if several:
-                self._in_parts(main, several)
+            if self._several:
+                self._in_parts(main, self._several)
             else:
                 with environment.scope(self.flags.strategy):
                     main(self)
@@ -290,6 +325,7 @@ class Run:
         for part in several:
             run = copy.copy(self)
             run.part, run.folder = part, self.folder / part.name
+            run.flags = parts.flags_of(self.flags, part)
             run.resumed = folder.holds_a_run(run.folder)
             run._fresh()
             run.terminal = terminal.Terminal(run.folder)
@@ -308,7 +344,7 @@ class Run:
                 run._status("interrupted" if self._signals else "failed", reason="see the log")
                 raise
             run._status("finished")
-        self.say(parts.summary(self.folder, several))
+        self.say(parts.summary(self.folder, several, self._compare))
 
     def _begin(self):
         self._status("running")

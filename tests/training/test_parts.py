@@ -1,7 +1,9 @@
 import json
+import re
 import runpy
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -266,3 +268,133 @@ def test_only_what_was_asked_for_is_run_in_parts(new_run):
         fold=folds[0].fold,
     )
     assert (table["split"] == "test").sum() == 2
+
+
+# A grid.
+
+GRID = '''"""Which activation?
+
+    python experiments/grid.py
+"""
+
+import json
+
+from medkeras.errors import UsageError
+from medkeras.evaluation import compare
+from medkeras.training import runs
+
+GRID = (
+    {"variant": "relu", "rate": 1e-05, "wide": True},
+    {"variant": "leaky", "rate": 1e-06, "wide": False},
+    {"variant": "leaky", "rate": 1e-05, "wide": False},
+)
+
+
+def main(run):
+    with (run.project / "calls.txt").open("a") as calls:
+        print(run.folder.name, file=calls)
+    if (run.project / "broken").exists() and run.fixed["variant"] == "leaky":
+        raise UsageError("out of order")
+    run.say("trained")
+    run.used("values", run.fixed)
+    (run.folder / "history.csv").write_text("stage,epoch,loss,val_loss\\n1,1,0.5,0.6\\n")
+
+
+if __name__ == "__main__":
+    runs.start(main, __doc__, data="data", sample=None, grid=GRID, compare=compare.write)
+'''
+MEMBERS = ["relu-1e-05-True", "leaky-1e-06-False", "leaky-1e-05-False"]
+
+
+@pytest.fixture
+def grid(tmp_path, monkeypatch, capsys):
+    """Runs the page with a grid; returns exit code, all that was said and the run folder."""
+    page = tmp_path / "experiments" / "grid.py"
+    page.parent.mkdir()
+    page.write_text(GRID)
+
+    def run(*argv):
+        out = tmp_path / "run"
+        monkeypatch.setattr(sys, "argv", [str(page), "--out", str(out), *argv])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(page), run_name="__main__")
+        said = capsys.readouterr()
+        assert "Traceback" not in said.out + said.err
+        return ended.value.code, said.out + said.err, out
+
+    return run
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_each_run_of_a_grid_is_complete_and_has_its_values_fixed(grid):
+    code, said, out = grid("--set", "units=3", "--seed", "5")
+    assert code == 0 and "leaky-1e-06-False: run 2 of 3, variant leaky, rate 1e-06" in said
+    table = pd.read_csv(out / "comparison.csv")
+    assert list(table["run"]) == MEMBERS and f"comparison: {out / 'comparison.html'}" in said
+    for member, variant, rate, wide in zip(
+        MEMBERS, ["relu", "leaky", "leaky"], ["1e-05", "1e-06", "1e-05"], ["True", "False", "False"]
+    ):
+        assert read(out / member / "status.json")["status"] == "finished"
+        facts = read(out / member / "environment.json")
+        pairs = ["units=3", f"variant={variant}", f"rate={rate}", f"wide={wide}"]
+        assert facts["arguments"]["set"] == pairs and facts["seed"] == 5
+        values = read(out / member / "hyperparameters.json")["values"]
+        assert values == dict(pair.split("=") for pair in pairs)
+        assert "trained" in (out / member / "log.txt").read_text()
+    assert read(out / "status.json")["status"] == "finished"
+
+
+def test_a_grid_goes_on_with_the_run_that_did_not_finish(grid, tmp_path):
+    (tmp_path / "broken").touch()
+    code, said, out = grid("--set", "units=3")
+    assert code == 2 and "out of order" in said and not (out / "comparison.csv").exists()
+    assert read(out / MEMBERS[1] / "status.json")["status"] == "failed"
+    (tmp_path / "broken").unlink()
+    assert grid()[0] == 2, "without --resume nothing is overwritten"
+    code, said, _ = grid("--resume")
+    assert code == 0 and "comparison: " in said
+    calls = (tmp_path / "calls.txt").read_text().split()
+    assert calls == [*MEMBERS[:2], *MEMBERS[1:]], "what is finished is not run again"
+    assert "units=3" in read(out / MEMBERS[2] / "environment.json")["arguments"]["set"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--set", "rate=0.1"], "--set rate"),
+        (["--folds", "2"], "--folds"),
+        (["--null-control"], "--null-control"),
+        (["--tune", "2"], "--tune"),
+    ],
+)
+def test_what_a_grid_decides_itself_is_refused(grid, argv, words):
+    code, said, out = grid(*argv)
+    assert code == 2 and words in said and "grid" in said and not out.exists()
+
+
+def test_another_grid_is_not_mixed_with_the_one_that_was_begun(grid, tmp_path):
+    (tmp_path / "broken").touch()
+    grid()
+    page = tmp_path / "experiments" / "grid.py"
+    page.write_text(GRID.replace('"rate": 1e-06', '"rate": 1e-07'))
+    code, said, out = grid("--resume")
+    assert code == 2 and "grid" in said and not (out / "leaky-1e-07-False").exists()
+
+
+def named(*grid):
+    flags = SimpleNamespace(grid=grid, set=[], folds=None, null_control=False, tune=None)
+    return [part.name for part in parts.of(flags)]
+
+
+def test_folders_of_a_grid_have_names_that_every_system_takes():
+    texts = ["relu", "ReLU", "relu-2", "con", "NUL.txt", "", "../x:y*", "-1", "x.", "ü" * 9]
+    found = named(*({"a": text} for text in [*texts, "long" * 99]))
+    assert len({name.lower() for name in found}) == len(found), "Windows and macOS fold case"
+    for name in found:
+        assert len(name) < 100 and name[0].isalnum() and name[-1] != "."
+        assert re.fullmatch(r"[A-Za-z0-9.+_-]+", name)
+        assert name.lower().split(".")[0] not in ("con", "nul")
+    assert named({"a": "relu", "b": 1e-5, "c": 3}) == ["relu-1e-05-3"]
