@@ -10,46 +10,14 @@ for whole batches in one graph. For display it is divided by its own maximum; a 
 everywhere stays so, and says "no positive evidence" instead of painting a hot spot.
 """
 
-import io
-import re
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 
 from medkeras.evaluation import pointing
 from medkeras.evaluation.evaluate import logits, probabilities
+from medkeras.evaluation.gallery import Explained, Gallery, picked, plain, write
 from medkeras.evaluation.overlays import panel
-from medkeras.files import atomic
-from medkeras.training import board
-
-
-@dataclass(frozen=True)
-class Explained:
-    """One picture of the gallery."""
-
-    png: bytes
-    file: str
-    path: str
-    true: str
-    predicted: str
-    probability: float
-    evidence: bool
-    lesion: bool
-
-    @property
-    def correct(self) -> bool:
-        return self.true == self.predicted
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Explained test pictures, and how well the maps point at known lesions."""
-
-    layer: str
-    items: list[Explained] = field(default_factory=list)
-    scores: dict = field(default_factory=dict)
 
 
 def grad_cam(model, data, run, layer=None, most=24, backend="medkeras") -> Gallery:
@@ -86,16 +54,12 @@ def grad_cam(model, data, run, layer=None, most=24, backend="medkeras") -> Galle
 
     raw = maps(chosen, answers[chosen])
     masks = pointing.masks(table, data.image_shape[:2])
-    folder = run.folder / "explanations"
-    folder.mkdir(parents=True, exist_ok=True)
     items = []
     for n, (row, coarse) in enumerate(zip(chosen, raw, strict=True)):
-        name = re.sub(r"[^A-Za-z0-9-]+", "-", data.classes[part.labels[row]]).strip("-")
-        panels = panel(part.pictures(np.array([row]))[0], coarse, masks.get(row), run.sample)
         items.append(
             Explained(
-                png=panels,
-                file=f"{n:02d}_{name}.png",
+                png=panel(part.pictures(np.array([row]))[0], coarse, masks.get(row), run.sample),
+                file=f"{n:02d}_{plain(data.classes[part.labels[row]])}.png",
                 path=str(table["path"].iloc[row]),
                 true=data.classes[part.labels[row]],
                 predicted=data.classes[answers[row]],
@@ -104,7 +68,6 @@ def grad_cam(model, data, run, layer=None, most=24, backend="medkeras") -> Galle
                 lesion=row in masks,
             )
         )
-        atomic.write_bytes(folder / items[-1].file, panels)
     marked = np.array(sorted(masks), dtype=int)
     scores = {"layer": layer, "method": f"Grad-CAM ({backend})"} | pointing.game(
         maps(marked, part.labels[marked]) if len(marked) else [],
@@ -112,12 +75,9 @@ def grad_cam(model, data, run, layer=None, most=24, backend="medkeras") -> Galle
         table["patient"].to_numpy()[marked],
         run.seed,
     )
-    _write(folder, items, raw, scores)
-    writer = board.Board(run.folder / "tensorboard" / "explanations")
-    for item in items:
-        writer.picture(0, f"Grad-CAM/{item.file[:-4]}", item.png, f"answered {item.predicted}")
-    writer.close()
-    return Gallery(layer, items, scores)
+    gallery = Gallery(layer, items, scores)
+    write(gallery, {"maps": raw}, run)
+    return gallery
 
 
 def heat(model, batches, layer, targets, backend="medkeras") -> np.ndarray:
@@ -185,34 +145,3 @@ def _by_tf_explain(model, batch, layer, directions):
         maps = GradCAM.generate_ponderated_output(activations, gradients)
         found[rows] = np.maximum(np.stack(maps) * direction[target], 0)
     return found
-
-
-def picked(labels, answers, certainty, most) -> np.ndarray:
-    """Chooses test pictures: per class the surest mistakes and the surest right answers.
-
-    Half of the places go to mistakes, as far as there are so many.
-
-    Returns:
-        Row numbers, ordered by class, mistakes first.
-    """
-    labels, answers = np.asarray(labels), np.asarray(answers)
-    order = np.argsort(-np.asarray(certainty), kind="stable")
-    classes = np.unique(labels)
-    share = max(1, most // max(len(classes), 1))
-    chosen = []
-    for one in classes:
-        own = order[labels[order] == one]
-        wrong, right = own[answers[own] != one], own[answers[own] == one]
-        shown = min(len(wrong), max(share // 2, share - len(right)))
-        chosen += [*wrong[:shown], *right[: share - shown]]
-    return np.array(chosen[:most], dtype=int)
-
-
-def _write(folder, items, raw, scores):
-    rows = [[i.file, i.path, i.true, i.predicted, i.probability, i.evidence] for i in items]
-    columns = ["file", "path", "true", "predicted", "probability", "evidence"]
-    atomic.write_csv(folder / "index.csv", pd.DataFrame(rows, columns=columns))
-    out = io.BytesIO()
-    np.save(out, raw, allow_pickle=False)
-    atomic.write_bytes(folder / "maps.npy", out.getvalue())
-    atomic.write_json(folder / "scores.json", scores)

@@ -3,10 +3,16 @@
 import io
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
+
+from medkeras.evaluation.pages import share
 
 OVERLAY = 0.55  # opacity of the heat map where it is strongest
 SHOWN = 200  # height of a panel, in pixels
+OUTLINE = (86, 180, 233)
+INK, SOFT, KNOWN = (28, 36, 48), (91, 100, 112), (0, 104, 158)  # words on white
+GAP, MARGIN, LINE = 4, 14, 20  # pixels
+NO_EVIDENCE = "no positive evidence"
 
 
 def resized(coarse, shape) -> np.ndarray:
@@ -24,30 +30,111 @@ def panel(picture, coarse, mask=None, synthetic=False) -> bytes:
         mask: bool (height, width), or None.
         synthetic: writes "synthetic data" on it.
     """
-    from matplotlib import colormaps
-
-    shape = picture.shape[:2]
     grey = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
-    strength = resized(coarse, shape)
+    strength = resized(coarse, picture.shape[:2])
     strength = strength / strength.max() if strength.max() > 0 else strength
-    colour = colormaps["inferno"](strength)[:, :, :3] * 255
-    opacity = OVERLAY * np.sqrt(strength)[:, :, None]
-    over = (grey * (1 - opacity) + colour * opacity).astype(np.uint8)
-    size = (max(1, round(SHOWN * shape[1] / shape[0])), SHOWN)
-    shown = [Image.fromarray(one).resize(size) for one in (grey, over)]
+    size = _panel_size(picture.shape[:2])
+    shown = [Image.fromarray(one).resize(size) for one in (grey, _warmed(grey, strength))]
     if mask is not None:
-        large = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
-        outlined = np.asarray(shown[0]).copy()
-        outlined[_outline(large)] = (86, 180, 233)
-        shown.append(Image.fromarray(outlined))
-    sheet = Image.new("RGB", (len(shown) * (size[0] + 4) - 4, SHOWN), "white")
+        shown.append(_outlined(shown[0], mask))
+    sheet = Image.new("RGB", (len(shown) * (size[0] + GAP) - GAP, SHOWN), "white")
     for n, one in enumerate(shown):
-        sheet.paste(one, (n * (size[0] + 4), 0))
-    notes = [] if coarse.max() > 0 else [((size[0] + 10, 6), "no positive evidence")]
+        sheet.paste(one, (n * (size[0] + GAP), 0))
+    notes = [] if coarse.max() > 0 else [((size[0] + 10, 6), NO_EVIDENCE)]
     notes += [((6, SHOWN - 16), "synthetic data")] if synthetic else []
     for place, text in notes:
         _written(sheet, place, text)
     return _png(sheet)
+
+
+def montage(volumes, maps, lesions, title, each=3, synthetic=False) -> bytes:
+    """Draws the most active slices of an exam, a row a plane, each beside its heat map, as PNG.
+
+    A slice is as active as the sum of its map. Heat is scaled by its strongest point in the whole
+    exam, so slices and planes can be compared. A known lesion is outlined on the heat map.
+
+    Args:
+        volumes: {plane: uint8 (slices, height, width)}, one height and width for all.
+        maps: {plane: (slices, h, w)}, not negative.
+        lesions: {plane: bool (slices, height, width)} of the planes that show a known lesion.
+        title: first line; names the finding, never the patient.
+        each: number of slices of a plane, at most.
+        synthetic: writes "synthetic data" on it.
+    """
+    strongest = max(float(one.max()) for one in maps.values()) or 1.0
+    total = sum(float(one.sum()) for one in maps.values()) or 1.0
+    shape = next(iter(volumes.values())).shape[1:]
+    pair = 2 * _panel_size(shape)[0] + GAP + MARGIN
+    row = 2 * LINE + SHOWN + MARGIN
+    sheet = Image.new("RGB", (each * pair + MARGIN, len(maps) * row + 3 * LINE + MARGIN), "white")
+    _line(sheet, (MARGIN, 6), title, INK, 17)
+    if synthetic:
+        _line(sheet, (sheet.width - MARGIN, 8), "synthetic data", INK, 14, "ra")
+    for place, (plane, coarse) in enumerate(maps.items()):
+        top, lesion = LINE + MARGIN + place * row, lesions.get(plane)
+        activity = coarse.sum(axis=(1, 2), dtype=np.float64)
+        words = f"{share(activity.sum() / total)} of all heat" if activity.any() else NO_EVIDENCE
+        end = _line(sheet, (MARGIN, top), f"{plane}: {words}", INK, 14)
+        if lesion is not None:
+            numbers = np.flatnonzero(lesion.any(axis=(1, 2))) + 1
+            words = f"outlined: the known lesion, slices {numbers[0]} to {numbers[-1]}"
+            _line(sheet, (end + MARGIN, top), words, KNOWN, 14)
+        for n, number in enumerate(most_active(activity, each)):
+            left = MARGIN + n * pair
+            words = f"slice {number + 1} of {len(coarse)}"
+            words += f", {share(activity[number] / total)}" if activity[number] else ""
+            _line(sheet, (left, top + LINE), words, SOFT, 13)
+            strength = resized(coarse[number], shape) / strongest
+            mask = None if lesion is None else lesion[number]
+            for side, one in enumerate(_beside(volumes[plane][number], strength, mask)):
+                sheet.paste(one, (left + side * (one.width + GAP), top + 2 * LINE))
+    _scale(sheet, sheet.height - LINE - 6)
+    return _png(sheet)
+
+
+def most_active(activity, most) -> np.ndarray:
+    """Picks the most active slices, of equals those nearest to the middle, in their order."""
+    from_middle = np.abs(np.arange(len(activity)) - (len(activity) - 1) / 2)
+    return np.sort(np.lexsort((from_middle, -np.asarray(activity)))[:most])
+
+
+def _panel_size(shape):
+    return max(1, round(SHOWN * shape[1] / shape[0])), SHOWN
+
+
+def _beside(pixels, strength, mask):
+    """A slice, and the same under heat 0..1, with the lesion outlined where a mask is given."""
+    grey = np.repeat(pixels[:, :, None], 3, axis=2)
+    size = _panel_size(pixels.shape)
+    plain, warm = (Image.fromarray(one).resize(size) for one in (grey, _warmed(grey, strength)))
+    return plain, warm if mask is None else _outlined(warm, mask)
+
+
+def _scale(sheet, top):
+    """Writes what the colours of a montage mean."""
+    end = _line(sheet, (MARGIN, top), "heat: none", SOFT, 13)
+    ramp = np.linspace(0, 1, SHOWN // 2)[None].repeat(10, axis=0)
+    dark = np.full((*ramp.shape, 3), 70, np.uint8)
+    left = round(end) + 8
+    sheet.paste(Image.fromarray(_warmed(dark, ramp)), (left, top + 4))
+    words = "strongest of this exam; a slice's % is its share of all heat. Slices count from 1."
+    _line(sheet, (left + ramp.shape[1] + 8, top), words, SOFT, 13)
+
+
+def _warmed(grey, strength):
+    """Lays heat, 0..1 (height, width), over a picture (height, width, 3)."""
+    from matplotlib import colormaps
+
+    colour = colormaps["inferno"](strength)[:, :, :3] * 255
+    opacity = OVERLAY * np.sqrt(strength)[:, :, None]
+    return (grey * (1 - opacity) + colour * opacity).astype(np.uint8)
+
+
+def _outlined(image, mask):
+    large = np.asarray(Image.fromarray(mask).resize(image.size, Image.Resampling.NEAREST))
+    outlined = np.asarray(image).copy()
+    outlined[_outline(large)] = OUTLINE
+    return Image.fromarray(outlined)
 
 
 def _outline(mask):
@@ -73,7 +160,14 @@ def _written(image, place, text):
     ImageDraw.Draw(image).text(place, text, fill="white", stroke_width=2, stroke_fill="black")
 
 
+def _line(sheet, place, text, colour, size, anchor="la"):
+    """Writes a line of text and returns where it ends, pixels from the left."""
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size)
+    draw.text(place, text, fill=colour, font=font, anchor=anchor)
+    return place[0] + draw.textlength(text, font=font)
+
+
 def _png(image):
     out = io.BytesIO()
-    image.save(out, "PNG", optimize=True)
+    image.save(out, "PNG")
     return out.getvalue()
