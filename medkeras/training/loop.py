@@ -1,4 +1,4 @@
-"""The training loop: a few lines around Keras's own `train_step` and `test_step`.
+"""The training loop: a few lines around a step of training and one of testing.
 
 `Model.fit` cannot start in the middle of an epoch, forgets the state of its callbacks, and
 saves NaN weights; this loop keeps all of its state in `Progress`, so that a killed run goes
@@ -15,7 +15,7 @@ import numpy as np
 
 from medkeras.errors import Diverged, UsageError
 from medkeras.preparation import pipeline
-from medkeras.training import checkpoint
+from medkeras.training import checkpoint, steps
 
 SAVE_EVERY = 600.0  # seconds, inside an epoch
 CALL_SECONDS = 0.5  # aim for one call of the graph
@@ -144,9 +144,9 @@ class _Stage:
         last = self.rules.epochs * self.batches
         # Stopped in the last batch, or killed just before the end: there is none left.
         spread = self.model.distribute_strategy.experimental_distribute_dataset
-        steps = iter(spread(self._stream(first, last)) if first < last else [])
-        train_steps = _graph(self.model, self.model.train_step)
-        test_steps = _graph(self.model, self.model.test_step)
+        batches = iter(spread(self._stream(first, last)) if first < last else [])
+        train_steps = _graph(self.model, steps.train(self.model))
+        test_steps = _graph(self.model, steps.test(self.model))
         val_batches = -(-len(self.data.val) // self.data.batch_size)
         val = spread(pipeline.stream(self._validation_batch, 0, val_batches))
         call, saved_at = 1, time.monotonic()
@@ -156,7 +156,7 @@ class _Stage:
             while self.progress.batch < self.batches:
                 started = time.monotonic()
                 count = min(call, self.batches - self.progress.batch)
-                train_steps(steps, count)
+                train_steps(batches, count)
                 self.progress.batch += count
                 took = max(time.monotonic() - started, 1e-3)
                 call = max(1, min(4 * call, int(count * CALL_SECONDS / took)))
@@ -186,7 +186,7 @@ class _Stage:
             )
         self.model.optimizer.build(self.model.trainable_variables)
         first = pipeline.as_tensors(self._batch(self.feed.val, "val", [0]))
-        self.model.distribute_strategy.run(self.model.test_step, args=(first,))
+        self.model.distribute_strategy.run(steps.test(self.model), args=(first,))
         self.model.reset_metrics()
 
     def _stream(self, first, last):
