@@ -17,16 +17,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from _measure import Clock, conclude, flags, radiographs, workplace
+from _memory import peak
 
 from medkeras.preparation import pipeline
 
 TIME_GOAL, MEMORY_GOAL, BATCH = 500, 20, 32
-
-
-def peak():
-    """Returns the most memory that this process has held, MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def ours(folder, table, size):

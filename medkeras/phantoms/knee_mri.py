@@ -114,7 +114,7 @@ def write(
 
 def sample(root, size: int) -> Path:
     """Writes the sample data of the experiments: 260 small, easy exams, 100 of them to test on."""
-    return write(root, exams=260, valid=100, size=size, slices=(8, 16), difficulty=0.2)
+    return write(root, exams=260, valid=100, size=size, slices=(8, 16), difficulty=0.1)
 
 
 def ceiling(disagreement: float = 0.05) -> dict[str, float]:

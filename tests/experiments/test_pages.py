@@ -1,8 +1,6 @@
 """Each experiment once, end to end, in small: on a written phantom, in this process."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import keras
@@ -14,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from medkeras.models import recipe
 from medkeras.preparation import conform
+from tests.experiments import contract
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = ROOT / "experiments"
@@ -29,27 +28,10 @@ PAGES = {
 }
 STAGES = {"bone_inception": 2, "bone_xception": 2}
 
-CONTRACT = (
-    "status.json predictor.json hyperparameters.json environment.json split.csv history.csv "
-    "predictions.csv metrics.json model.keras report.html README.md"
-).split()
-
-
-@pytest.fixture
-def start(monkeypatch, capsys):
-    def run(page, *argv):
-        monkeypatch.setattr(sys, "argv", [str(page), *map(str, argv)])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(page), run_name="__main__")
-        said = capsys.readouterr()
-        assert ended.value.code == 0, said.out + said.err
-        return said.out
-
-    return run
-
 
 def test_every_page_is_started_here():
-    assert {page.stem for page in EXPERIMENTS.glob("*.py")} == set(PAGES)
+    of_exams = {"mrnet_views", "mrnet_triple", "mrnet_grid"}  # in test_mrnet_pages.py
+    assert {page.stem for page in EXPERIMENTS.glob("*.py")} == set(PAGES) | of_exams
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -69,7 +51,7 @@ def test_a_page_runs_and_leaves_a_folder_that_is_whole_and_true(
     assert content_of(root) == before, "the data folder is as it was"
     keras.utils.clear_session()
 
-    for file in CONTRACT:
+    for file in contract.FILES:
         assert (out / file).stat().st_size > 0, file
     assert list((out / "explanations").iterdir()) and list((out / "tensorboard").iterdir())
     assert not [path.name for path in out.rglob("*") if ".tmp" in path.name]
@@ -192,7 +174,7 @@ def test_a_new_experiment_is_a_copy_with_three_lines_changed(start, phantom_fold
     assert predictor["recipe"]["function"] == "custom_cnn.v3" and len(predictor["labels"]) == 3
     used = json.loads((out / "hyperparameters.json").read_text())
     assert used["values"]["learning_rate"] == 0.005 and used["batch_size"] == 8
-    assert all((out / file).exists() for file in CONTRACT)
+    assert all((out / file).exists() for file in contract.FILES)
 
 
 @pytest.mark.slow
