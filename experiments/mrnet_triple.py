@@ -28,10 +28,10 @@ SLICES = augment.knee_mri(per_slice=True, flip_sagittal=True)
 MOVES = {"exam": augment.knee_mri(), "slice": SLICES, "none": None}
 
 
-def build(hp, learning_rate, positive_weight, **given):
+def build(hp, rate, positive_weight, **given):
     slices = hp.Choice("slices", ["max", "mean", "attention"])
     model = models.triple(slices=slices, frozen=hp.Boolean("frozen"), **given)
-    rate = hp.Float("learning_rate", 1e-7, 1e-3, sampling="log", default=learning_rate)
+    rate = hp.Float("learning_rate", 1e-7, 1e-3, sampling="log", default=rate)
     return compiled_findings(model, keras.optimizers.Adam(rate), mrnet.LABELS, positive_weight)
 
 
@@ -45,8 +45,8 @@ def main(run):
     # Published: 1e-5 and 50, for a thousand exams.
     rate, epochs = (3e-4, 10) if run.sample else (1e-5, 50)
     weight = positive_weights(data.train.labels)
-    given = {"image_shape": shape, "weights": run.weights}
-    bound = partial(build, learning_rate=rate, positive_weight=weight, **given)
+    given = {"image_shape": shape, "weights": run.weights, "positive_weight": weight}
+    bound = partial(build, rate=rate, **given)
     model = bound(tune.choose(bound, data, run, epochs=epochs, **RULES))
     fit.fit(model, data, run, epochs=epochs, **RULES)
 
@@ -56,4 +56,5 @@ def main(run):
 
 
 if __name__ == "__main__":
-    runs.start(main, __doc__, data="data/mrnet", sample=knee_mri.sample, sample_size=64)
+    few = partial(knee_mri.sample, exams=260)
+    runs.start(main, __doc__, data="data/mrnet", sample=few, sample_size=64)

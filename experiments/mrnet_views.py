@@ -21,14 +21,15 @@ from medkeras.readers import mrnet, tables
 from medkeras.training import fit, optimizers, runs, tune
 
 BATCH_SIZE = 1  # exam: its slices are batch enough
-RULES = dict(epochs=30, plateau_factor=0.3, min_learning_rate=1e-9, class_weight="balanced")
+BALANCED = dict(class_weight="balanced", weigh_validation=True)
+RULES = dict(epochs=30, plateau_factor=0.3, min_learning_rate=1e-9, **BALANCED)
 
 
-def build(hp, learning_rate, **given):
+def build(hp, rate, **given):
     variant = hp.Choice("variant", list(models.VARIANTS), default="basic")
     slices = hp.Choice("slices", ["max", "mean", "attention"])
     model = models.views(variant, slices=slices, frozen=hp.Boolean("frozen"), **given)
-    rate = hp.Float("learning_rate", 1e-7, 1e-3, sampling="log", default=learning_rate)
+    rate = hp.Float("learning_rate", 1e-7, 1e-3, sampling="log", default=rate)
     return compiled(model, optimizers.CoupledAdam(rate, decay=0.01), curves=True)
 
 
@@ -45,8 +46,7 @@ def main(run):
     data = exams.volumes(table, shape, BATCH_SIZE, planes=planes, stretch=True, **run.loading)
 
     rate = 3e-4 if run.sample else 1e-5  # published: 1e-5, for a thousand exams
-    given = {"image_shape": shape, "planes": planes, "weights": run.weights}
-    bound = partial(build, learning_rate=rate, **given)
+    bound = partial(build, rate=rate, image_shape=shape, planes=planes, weights=run.weights)
     hp = tune.choose(bound, data, run, rules)
     model = bound(hp)
     fit.fit(model, data, run, **rules(hp))

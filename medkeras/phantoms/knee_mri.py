@@ -112,9 +112,9 @@ def write(
     return folder.written(root, stamp, lambda base: _write_all(base, stamp))
 
 
-def sample(root, size: int) -> Path:
-    """Writes the sample data of the experiments: 260 small, easy exams, 100 of them to test on."""
-    return write(root, exams=260, valid=100, size=size, slices=(8, 16), difficulty=0.1)
+def sample(root, size: int, exams: int = 400) -> Path:
+    """Writes the sample data of the experiments: small, easy exams, 100 of them to test on."""
+    return write(root, exams=exams, valid=100, size=size, slices=(8, 16), difficulty=0.1)
 
 
 def ceiling(disagreement: float = 0.05) -> dict[str, float]:

@@ -35,6 +35,8 @@ class Rules:
             keeps it.
         plateau_factor: of the learning rate, 0..1.
         min_learning_rate: floor of the learning rate; must lie below the starting one.
+        weigh_validation: weigh the classes in the validation loss as in that of training, so
+            that the epoch is chosen by what is trained for; else they count as often as they are.
     """
 
     epochs: int
@@ -45,6 +47,7 @@ class Rules:
     plateau_patience: int | None = 3
     plateau_factor: float = 0.1
     min_learning_rate: float = 1e-6
+    weigh_validation: bool = False
 
     def __post_init__(self):
         if self.mode not in ("min", "max"):
@@ -205,7 +208,7 @@ class _Stage:
 
     def _batch(self, inputs, part, rows):
         labels = getattr(self.data, part).labels[rows]
-        if self.weights is None or part == "val":
+        if self.weights is None or (part == "val" and not self.rules.weigh_validation):
             return inputs(rows), labels
         return inputs(rows), labels, self.weights[labels]
 

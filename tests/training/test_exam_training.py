@@ -187,6 +187,20 @@ def test_every_exam_counts_alike_in_the_loss_however_many_slices_it_has(table):
     )
 
 
+@pytest.mark.parametrize("weigh", [True, False])
+def test_validation_is_weighed_as_training_where_that_is_asked_for(table, weigh):
+    data, model = opened(table), built()
+    rules = replace(RULES, epochs=1, weigh_validation=weigh)
+    feed = features.feed(model, data)
+    (row,) = loop.train(feed, data, rules, seed=0, class_weight=[1.0, 5.0]).history
+    (*inputs, labels) = *data.val.inputs(np.arange(2)), data.val.labels
+    inputs, labels = pipeline.as_tensors((inputs, labels))
+    factors = np.where(labels == 1, 5.0, 1.0) if weigh else None
+    logits = model(inputs, training=False)
+    expected = float(model.compute_loss(inputs, labels, logits, factors))
+    assert row["val_loss"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_several_gpus_are_refused_for_exams(table, new_run, monkeypatch):
     model = built()
     strategy = type("Two", (), {"num_replicas_in_sync": 2})()
