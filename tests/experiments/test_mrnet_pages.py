@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests.experiments import contract
 
 from medkeras.files import volume
 from medkeras.models import recipe
 from medkeras.phantoms import knee_mri
 from medkeras.preparation import conform
 from medkeras.readers import mrnet
+from tests.experiments import contract
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 SIZE = 64
