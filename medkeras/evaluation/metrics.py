@@ -129,7 +129,8 @@ def _measured(table, *, split, task, majority, seed, resamples):
         asked["accuracy"] = asked[names[0], "accuracy"]
     if task == "ordinal":
         asked["kappa"] = _kappa(labels.argmax(axis=1), answers.argmax(axis=1), len(names))
-    asked["brier"] = _overall(brier(labels, probabilities, task), share=False)
+    known = np.isfinite(labels).any(axis=1)
+    asked["brier"] = _overall(brier(labels, probabilities, task), known, share=False)
 
     functions = {key: question.function for key, question in asked.items()}
     draws = statistics.bootstrap(functions, patients, resamples, seed) if len(table) else {}
@@ -146,7 +147,7 @@ def _measured(table, *, split, task, majority, seed, resamples):
         "accuracy": found.get("accuracy", _entry(None, len(table), None, "many labels a picture")),
         "majority_accuracy": _majority(labels, task, majority),
         "brier": found["brier"],
-        "ece": _entry(error, len(table), None, "no pictures"),
+        "ece": _entry(error, int(known.sum()), None, "nothing with a known label"),
     }
     if task == "ordinal":
         result["kappa"] = found["kappa"]
@@ -206,12 +207,12 @@ def _of_class(labels, probabilities, answers):
     }
 
 
-def _overall(per_picture, share=True):
-    n = len(per_picture)
-    value = float(per_picture.mean()) if n else None
-    every = np.ones(n, dtype=bool)
-    function = statistics.share(per_picture)
-    return _Question(value, function, n, None, [every], "no pictures", share)
+def _overall(per_picture, known=None, share=True):
+    known = np.ones(len(per_picture), dtype=bool) if known is None else known
+    n = int(known.sum())
+    value = float(per_picture[known].mean()) if n else None
+    function = statistics.share(per_picture, known)
+    return _Question(value, function, n, None, [known], "nothing with a known label", share)
 
 
 def _kappa(truth, answer, grades):

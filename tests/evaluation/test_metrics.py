@@ -152,3 +152,18 @@ def test_bins_of_equal_mass_and_their_error():
         pytest.approx(0.3)
     )
     assert np.isnan(calibration.expected_error([], []))
+
+
+def test_a_row_without_a_known_label_does_not_flatter_the_brier_score():
+    table = pd.DataFrame(
+        {
+            "path": ["a", "b", "c"],
+            "patient": ["a", "b", "c"],
+            "split": "test",
+            "label_oedema": [1.0, np.nan, 0.0],
+            "logit_oedema": [0.0, 3.0, 0.0],
+            "probability_oedema": [0.5, 0.95, 0.5],
+        }
+    )
+    found = metrics.measured(table, "multilabel", resamples=10)
+    assert (found["brier"]["value"], found["brier"]["n"], found["ece"]["n"]) == (0.25, 2, 2)
