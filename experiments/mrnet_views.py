@@ -21,8 +21,8 @@ from medkeras.readers import mrnet, tables
 from medkeras.training import fit, optimizers, runs, tune
 
 BATCH_SIZE = 1  # exam: its slices are batch enough
-BALANCED = dict(class_weight="balanced", weigh_validation=True)
-RULES = dict(epochs=30, plateau_factor=0.3, min_learning_rate=1e-9, **BALANCED)
+WEIGHED = dict(class_weight="complement", weigh_validation=True)
+RULES = dict(epochs=30, plateau_factor=0.3, min_learning_rate=1e-9, **WEIGHED)
 
 
 def build(hp, rate, **given):
@@ -34,7 +34,7 @@ def build(hp, rate, **given):
 
 
 def rules(hp):
-    return RULES | {"plateau_patience": hp.Int("patience", 1, 10, default=3)}
+    return RULES | {"plateau_patience": hp.Int("patience", 1, 5, default=3)}
 
 
 def main(run):

@@ -95,7 +95,7 @@ def explained(model, part, row, finding, name, per="place", synthetic=False):
     maps = heat(model, inputs, finding, per)
     volumes = {plane: part.volume(row, plane) for plane in maps}
     exam = part.table.iloc[row]
-    lesions = pointing.lesions(exam, title, volumes)
+    lesions = _lesions(part, row, title, volumes)
     chance = float(probabilities(logits(model, [inputs]), "multilabel")[0, finding])
     absent = part.data.classes[0] if part.data.task == "binary" else f"no {title}"
     label = part.labels.reshape(len(part), -1)[row, finding]
@@ -169,12 +169,19 @@ def _findings(data):
     return list(data.classes)[1:] if data.task == "binary" else list(data.classes)
 
 
+def _lesions(part, row, finding, volumes):
+    # Under labels that are permuted, or pictures of noise, there are none: see `control`.
+    if not part.data.table.attrs.get("lesions", True):
+        return {}
+    return pointing.lesions(part.table.iloc[row], finding, volumes)
+
+
 def _games(model, part, truth, findings, seed, per):
     played = []
     for row, number in np.argwhere(truth == 1):
         exam = part.table.iloc[row]
         volumes = {plane: part.volume(row, plane) for plane in model.feature_maps}
-        lesions = pointing.lesions(exam, findings[number], volumes)
+        lesions = _lesions(part, row, findings[number], volumes)
         if lesions:
             maps = heat(model, part.inputs(np.array([row])), number, per)
             game = pointing.exam_game(maps, lesions, volumes)

@@ -105,7 +105,15 @@ def verdict(scores, data) -> dict:
         "method.",
         "undefined": "No comparison with a baseline can be made here.",
     }
-    return {"common": common, "baseline": baseline, "words": said[_place(found, baseline)]}
+    place, auc = _place(found, baseline), scores.metrics["mean"]["auc"]
+    words = said[place]
+    if place in ("around", "below") and _place(auc, GUESS) == "above":
+        # Trained with the classes weighed alike, a model seldom beats the commonest answer.
+        words += (
+            f" The interval of the AUC, {auc['low']:.2f} to {auc['high']:.2f}, lies above {GUESS}: "
+            "it does tell the classes apart, at other thresholds than one half."
+        )
+    return {"common": common, "baseline": baseline, "words": words}
 
 
 def _of_findings(classes):

@@ -112,9 +112,13 @@ def _load_file(trunk, name, path):
 
 def _load_run(trunk, folder):
     """Copies a finished run's weights into the backbone; returns the SHA-256 of its model."""
-    recorded = json.loads((folder / "predictor.json").read_text(encoding="utf-8"))["recipe"]
-    model = recipe.rebuild(recorded)
-    model.load_weights(folder / "model.keras")
+    try:
+        recorded = json.loads((folder / "predictor.json").read_text(encoding="utf-8"))["recipe"]
+        model = recipe.rebuild(recorded)
+        model.load_weights(folder / "model.keras")
+    except Exception as fault:  # a run cut short is broken in as many ways as a foreign file
+        reason = " ".join(str(fault).split())[:300]
+        raise UsageError(f"run {folder}: is not complete, or damaged ({reason})") from fault
     trained = {layer.name: layer.get_weights() for layer in model.layers}
     for layer in trunk.layers:
         shapes = [tuple(weight.shape) for weight in layer.weights]

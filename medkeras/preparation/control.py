@@ -42,7 +42,7 @@ def permuted(table, seed) -> pd.DataFrame:
     shuffled = firsts.iloc[np.random.default_rng(seed).permutation(len(firsts))]
     shuffled.index = firsts.index
     result = table.drop(columns="mask", errors="ignore")
-    result.attrs = dict(table.attrs)
+    result.attrs = {**table.attrs, "lesions": False}
     for column in columns:
         drawn = who.map(shuffled[column])
         result[column] = drawn.astype(table[column].dtype)
@@ -66,7 +66,7 @@ def noise(table, seed, folder) -> pd.DataFrame:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     result = table.drop(columns="mask", errors="ignore")
-    result.attrs = dict(table.attrs)
+    result.attrs = {**table.attrs, "lesions": False}
     who = table["group" if "group" in table else "patient"]
     hashes = [hashlib.sha256() for _ in range(len(table))]
     for column in tables.files(table):

@@ -33,10 +33,13 @@ class Part(pipeline.Part):
             exams, height, width, 1), then in the same order the exam of each slice, int32
             (slices,), 0..m-1.
         """
-        exams, stored = self.rows[rows], self.data.stored
-        numbers = np.arange(len(exams), dtype=np.int32)
-        pixels = [self._pixels(plane, exams, view) for plane in self.data.planes]
-        return pixels + [np.repeat(numbers, stored[p].lengths[exams]) for p in self.data.planes]
+        pixels = [self._pixels(plane, self.rows[rows], view) for plane in self.data.planes]
+        return pixels + [self.exam_numbers(rows, plane) for plane in self.data.planes]
+
+    def exam_numbers(self, rows, source: str) -> np.ndarray:
+        """Says whose the slices of a batch are, 0..m-1, for a plane or the input named after it."""
+        lengths = self.lengths(source)[rows]
+        return np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
 
     def _pixels(self, plane, exams, view):
         stored, augment = self.data.stored[plane], self.data.augment

@@ -219,7 +219,6 @@ def _restored(exams, part, source, known, problems, notes):
 
 
 def _patients(root, table, problems, notes):
-    exams = [path.partition("/")[2] for path in table["path"]]
     if not (root / "patients.csv").is_file():
         reason = (
             "MRNet does not say who is shown: each exam counts as a patient, so two exams of one "
@@ -227,13 +226,13 @@ def _patients(root, table, problems, notes):
         )
         remedy = "where you know it, add patients.csv with the columns path and patient"
         notes.append(Problem("patient", reason, remedy, "note"))
-        return pd.Series(exams, dtype=object)
+        return table["path"]
     rows = listing.read_csv(root / "patients.csv", root, problems)
     missing = [] if rows is None else [name for name in ("path", "patient") if name not in rows]
     for name in missing:
         problems.append(Problem("patients.csv", f"has no column {name!r}", "add it"))
     if rows is None or missing:
-        return pd.Series(exams, dtype=object)
+        return table["path"]
     matched = listing.match(rows["path"], list(table["path"]), "patients.csv", problems)
     by_path = {path: rows["patient"].iloc[row] for row, path in matched.items()}
     for path in [path for path, patient in by_path.items() if not patient]:
@@ -245,7 +244,6 @@ def _doubts(table):
     odd = table["path"][(table["abnormal"] == 0) & table[["acl", "meniscus"]].eq(1).any(axis=1)]
     if odd.empty:
         return []
-    reason = f"is 0 for {len(odd)} exams with a tear: {', '.join(odd[:3])}"
-    if len(odd) > 3:
-        reason += ", ..."
-    return [Problem("abnormal", reason, "have their labels checked", "note")]
+    named = ", ".join(odd[:3]) + (", ..." if len(odd) > 3 else "")
+    reason = "abnormal is 0 where there is a tear"
+    return [Problem(named, reason, "have these labels checked", "note")]

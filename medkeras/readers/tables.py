@@ -70,6 +70,9 @@ def single(table: pd.DataFrame, finding: str) -> pd.DataFrame:
         has = "has no" if learned.empty else f"is {learned.iloc[0]} in every"
         reason = f"{has} row to train on, expected 0 and 1"
         raise DataError([Problem(finding, reason, "choose another finding, or add rows")])
+    if "split" in table and set(table["split"]) > set(result["split"]):
+        reason = "is unknown in every row to validate or to test on"
+        raise DataError([Problem(finding, reason, "choose another finding, or add rows")])
     names = [f"no {finding}", finding]
     result = result.drop(columns=known)
     result["label"], result["class"] = value, value.map(dict(enumerate(names)))

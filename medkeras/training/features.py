@@ -54,12 +54,17 @@ class Features:
 
     def __init__(self, model, data, border):
         self.data = data
+        # Keras moves the history of inputs that a second model shares with tensors from inside the
+        # first, which then cannot be saved any more.
+        histories = [tensor._keras_history for tensor in border.given]
         inputs = [tensor for tensors in border.fixed.values() for tensor in tensors]
         inputs += border.given
         self.model = keras.Model(inputs[0] if len(inputs) == 1 else inputs, model.output)
+        for tensor, history in zip(border.given, histories, strict=True):
+            tensor._keras_history = history
         self.model.compile_from_config(model.get_compile_config())
         self.trunks = [Trunk(model, source, tensors) for source, tensors in border.fixed.items()]
-        self.given = [model.inputs.index(tensor) for tensor in border.given]
+        self.given = [source_of(tensor) for tensor in border.given]
         computed = {id(layer) for trunk in self.trunks for layer in trunk.model.layers}
         self.description = (
             f"frozen part computed once: {len(computed)} of {len(model.layers)} layers, "
@@ -111,10 +116,7 @@ class Features:
             for trunk in self.trunks
             for array in self.stored[part, view, trunk.source].gathered(rows)
         ]
-        if self.given:
-            inputs = getattr(self.data, part).inputs(rows)
-            found += [inputs[number] for number in self.given]
-        return found
+        return found + [getattr(self.data, part).exam_numbers(rows, one) for one in self.given]
 
 
 class Trunk:

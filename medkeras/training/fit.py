@@ -27,7 +27,9 @@ def fit(model, data, run, *, epochs, class_weight=None, **rules) -> None:
         run: from `runs.start`.
         epochs: at most this many; `--epochs` caps it.
         class_weight: "balanced" weights each class by the inverse of its share of the
-            training pictures; a list gives the weights; None weights all pictures equally.
+            training pictures; "complement" by the share of the others, which for two classes
+            has the same ratio and a mean of at most one half; a list gives the weights; None
+            weights all pictures equally.
         rules: see `loop.Rules`: monitor, mode, patience, min_delta, plateau_patience,
             plateau_factor, min_learning_rate.
 
@@ -142,19 +144,27 @@ def weights_of(class_weight, data) -> list[float] | None:
     """Returns the weight of each class, from the training part alone.
 
     Args:
-        class_weight: "balanced", a list with one number a class, or None.
+        class_weight: "balanced", "complement", a list with one number a class, or None.
         data: from `pipeline.images`.
 
     Raises:
-        UsageError: another word, or another number of weights than classes.
+        UsageError: another word, another number of weights than classes, or findings.
     """
     if class_weight is None:
         return None
+    if data.findings:
+        raise UsageError(
+            "class_weight is for classes; findings are weighed by `losses.positive_weights`"
+        )
     count = len(data.classes)
     if isinstance(class_weight, str):
-        if class_weight != "balanced":
-            raise UsageError(f"class_weight {class_weight!r} is neither 'balanced' nor a list")
+        if class_weight not in ("balanced", "complement"):
+            raise UsageError(
+                f"class_weight {class_weight!r} is none of 'balanced', 'complement' and a list"
+            )
         present = np.bincount(data.train.labels, minlength=count)
+        if class_weight == "complement":
+            return (1 - present / len(data.train)).tolist()
         return (len(data.train) / (count * present)).tolist()
     if len(class_weight) != count:
         raise UsageError(f"class_weight has {len(class_weight)} weights for {count} classes")

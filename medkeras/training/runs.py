@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from medkeras.errors import (
     Busy,
     DataError,
+    Diverged,
     Interrupted,
     MedkerasError,
     Problem,
@@ -322,6 +323,7 @@ class Run:
                 signal.signal(number, handler)
 
     def _in_parts(self, main, several):
+        diverged = []
         for part in several:
             run = copy.copy(self)
             run.part, run.folder = part, self.folder / part.name
@@ -340,11 +342,21 @@ class Run:
             try:
                 with environment.scope(self.flags.strategy):
                     main(run)
+            except Diverged as fault:
+                run._status("failed", reason=str(fault))
+                if not part.values:
+                    raise
+                # Of a grid the others go on: that one diverges is an answer too.
+                self.say(f"{part.name}: {fault}")
+                diverged.append(fault)
+                continue
             except BaseException:
                 run._status("interrupted" if self._signals else "failed", reason="see the log")
                 raise
             run._status("finished")
         self.say(parts.summary(self.folder, several, self._compare))
+        if diverged:
+            raise diverged[0]
 
     def _begin(self):
         self._status("running")
@@ -371,7 +383,7 @@ class Run:
                 rows = pd.DataFrame([problem.as_dict() for problem in fault.problems])
                 atomic.write_csv(self.folder / "problems.csv", rows)
                 self.terminal.problems(fault.problems, self.data)
-                self.say("nothing was trained; --skip-bad goes on without broken pictures")
+                self.say("nothing was trained; --skip-bad goes on without broken files")
             else:
                 self.say(f"{self.experiment}: {fault}")
         else:

@@ -10,8 +10,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from medkeras.errors import UsageError
+from medkeras.evaluation import evaluate
 from medkeras.losses import compiled, compiled_findings
-from medkeras.models import mrnet
+from medkeras.models import mrnet, recipe
 from medkeras.preparation import augment, exams, pipeline
 from medkeras.readers import tables
 from medkeras.training import features, fit, loop, optimizers
@@ -207,3 +208,32 @@ def test_several_gpus_are_refused_for_exams(table, new_run, monkeypatch):
     monkeypatch.setattr(type(model), "distribute_strategy", strategy)
     with pytest.raises(UsageError, match="mirrored"):
         fit.fit(model, opened(table), new_run(), epochs=1)
+
+
+@pytest.mark.parametrize("build", [mrnet.views, mrnet.triple])
+def test_a_frozen_run_is_saved_and_rebuilt_to_the_same_answers(build, table, new_run):
+    data, run = opened(table), new_run()
+    keras.utils.set_random_seed(0)
+    model = build(image_shape=(SIZE, SIZE, 1), classes=1, frozen=True)
+    fit.fit(compiled(model, keras.optimizers.Adam(1e-3)), data, run, epochs=1)
+    other = recipe.rebuild(model.recipe)
+    other.load_weights(run.folder / "model.keras")
+    ours, theirs = (evaluate.logits(one, data.test.batches()) for one in (model, other))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_frozen_head_reads_no_pixels(table, monkeypatch):
+    feed = features.feed(built(frozen=True), opened(table))
+    feed.prepare(1)
+    monkeypatch.setattr(exams.Part, "inputs", lambda *args: pytest.fail("pixels were gathered"))
+    *_, numbers = feed.train(np.array([1, 0]), 0)
+    assert set(numbers) == {0, 1}
+
+
+def test_complement_weighs_each_class_by_the_share_of_the_other(table):
+    data = opened(table, "abnormal")
+    share = (data.train.labels == 1).mean()
+    assert fit.weights_of("complement", data) == pytest.approx([share, 1 - share])
+    many = exams.volumes(table, (SIZE, SIZE, 1), 2, findings=("acl",))
+    with pytest.raises(UsageError, match="positive_weights"):
+        fit.weights_of("balanced", many)

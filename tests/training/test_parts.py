@@ -12,7 +12,7 @@ import pytest
 from medkeras.errors import ControlFailed
 from medkeras.preparation import control, splits
 from medkeras.readers import tables
-from medkeras.training import parts
+from medkeras.training import commandline, parts, runs
 
 PAGE = '''"""What does a pipeline find where there is nothing?
 
@@ -255,7 +255,7 @@ def test_joined_patients_are_permuted_as_one():
     table = exams().assign(group=lambda table: table["patient"].replace({"p3": "p2"}))
     made = control.permuted(table, 3)
     assert made.groupby("group")[["acl", "abnormal"]].nunique(dropna=False).max().max() == 1
-    assert made.attrs == table.attrs
+    assert made.attrs == {**table.attrs, "lesions": False}
 
 
 def test_only_what_was_asked_for_is_run_in_parts(new_run):
@@ -398,3 +398,26 @@ def test_folders_of_a_grid_have_names_that_every_system_takes():
         assert re.fullmatch(r"[A-Za-z0-9.+_-]+", name)
         assert name.lower().split(".")[0] not in ("con", "nul")
     assert named({"a": "relu", "b": 1e-5, "c": 3}) == ["relu-1e-05-3"]
+
+
+def test_a_run_of_a_grid_that_diverges_leaves_the_others_their_turn(tmp_path):
+    from medkeras.errors import Diverged
+
+    page = tmp_path / "experiments" / "page.py"
+    argv = ["--out", str(tmp_path / "run"), "--sample"]
+    flags = commandline.parse("A page.", "page", argv)
+    compared = []
+    grid = ({"rate": 9.0}, {"rate": 0.1})
+    compare = lambda folder, members: compared.append(len(members)) or "compared"  # noqa: E731
+    run = runs.Run(page, flags, argv, "data/x", None, 32, grid, compare)
+
+    def main(run):
+        if run.fixed["rate"] == "9.0":
+            raise Diverged("the loss is NaN")
+
+    assert run.carry_out(main) == Diverged.exit_code and compared == [2]
+    states = [
+        json.loads(p.read_text())["status"]
+        for p in sorted((tmp_path / "run").glob("*/status.json"))
+    ]
+    assert sorted(states) == ["failed", "finished"]
