@@ -2,7 +2,7 @@
 
 Every layer is named after its block (`block1_conv1`, `head_bn`), so that histograms, Grad-CAM
 and `get_layer` find the same name in every process. Only layers of Keras are used, and
-`SlicePooling`, for which Keras has none.
+two for which Keras has none: `SlicePooling` and `GreyConv2D`.
 """
 
 import keras
@@ -221,3 +221,23 @@ class SlicePooling(keras.layers.Layer):
     def get_config(self):
         """Returns what the layer is made of."""
         return super().get_config() | {"how": self.how}
+
+
+@keras.saving.register_keras_serializable("medkeras")
+class GreyConv2D(keras.layers.Conv2D):
+    """Convolves three channels, or one as if it were repeated to three, in a third of the work.
+
+    The kernel has three channels either way; summed over them, it gives the same for grey, and
+    the gradient of each channel is that of the sum.
+    """
+
+    def build(self, input_shape):
+        """Makes the kernel of three channels."""
+        super().build((*input_shape[:-1], 3))
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+
+    def convolution_op(self, inputs, kernel):
+        """Convolves with the kernel, or with its sum over the channels."""
+        if inputs.shape[-1] == 1:
+            kernel = ops.sum(kernel, axis=2, keepdims=True)
+        return super().convolution_op(inputs, kernel)

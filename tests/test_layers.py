@@ -201,3 +201,18 @@ def test_pools_that_no_longer_fit_are_left_out():
     stack = [keras.layers.MaxPooling2D(3, 2, name=f"pool{n}") for n in range(3)]
     outputs = layers.applied(stack, keras.Input((7, 20, 1)))
     assert {name: x.shape[1:3] for name, x in outputs.items()} == {"pool0": (3, 9), "pool1": (1, 4)}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_grey_convolution_is_one_of_three_equal_channels(channels):
+    keras.utils.set_random_seed(0)
+    image = keras.Input((9, 9, channels))
+    ours = keras.Model(image, layers.GreyConv2D(4, 3, strides=2, name="conv")(image))
+    rgb = keras.Input((9, 9, 3))
+    plain = keras.Model(rgb, keras.layers.Conv2D(4, 3, strides=2, name="conv")(rgb))
+    assert ours.count_params() == plain.count_params() == 3 * 3 * 3 * 4 + 4
+    plain.set_weights(ours.get_weights())
+    pixels = np.random.default_rng(0).normal(size=(2, 9, 9, channels)).astype("float32")
+    repeated = pixels if channels == 3 else np.repeat(pixels, 3, axis=-1)
+    expected = plain.predict_on_batch(repeated)
+    np.testing.assert_allclose(ours.predict_on_batch(pixels), expected, rtol=1e-5, atol=1e-5)

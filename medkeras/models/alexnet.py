@@ -41,6 +41,7 @@ from safetensors import SafetensorError, safe_open
 
 from medkeras.errors import MedkerasError, ResourceError, UsageError
 from medkeras.files import atomic
+from medkeras.layers import GreyConv2D
 from medkeras.models import pretrained
 
 CONVOLUTIONS = {"conv1": 0, "conv2": 3, "conv3": 6, "conv4": 8, "conv5": 10}  # torch: features.N
@@ -61,8 +62,9 @@ def stack(prefix="") -> list:
     """
 
     def conv(number, filters, size, **options):
+        kind = GreyConv2D if number == 1 else keras.layers.Conv2D
         return [
-            keras.layers.Conv2D(
+            kind(
                 filters,
                 size,
                 kernel_initializer="he_uniform",

@@ -67,7 +67,7 @@ def views(
     Args:
         variant: "basic", "relu", "leaky" or "pretrained"; see the table above.
         image_shape: (height, width, channels), pixels, at least 32 a side; one channel is
-            repeated to three.
+            seen as three.
         classes: number of logits; 1 for one finding.
         planes: those that are looked at, out of "axial", "coronal", "sagittal".
         slices: "max" (published), "mean" or "attention"; see `layers.pool_slices`.
@@ -119,7 +119,7 @@ def triple(
 
     Args:
         image_shape: (height, width, channels), pixels, at least 32 a side; one channel is
-            repeated to three.
+            seen as three.
         classes: number of logits, one a finding.
         planes: as in `views`.
         slices: as in `views`.
@@ -148,8 +148,9 @@ def _stack(rates, leaky, frozen):
     stack = [keras.layers.ZeroPadding2D(2, name="block1_pad")]
     for block, ((filters, size), rate) in enumerate(zip(BLOCKS, rates), start=1):
         name = f"block{block}"
+        kind = layers.GreyConv2D if block == 1 else keras.layers.Conv2D
         stack.append(
-            keras.layers.Conv2D(
+            kind(
                 filters,
                 size,
                 strides=4 if block == 1 else 1,
@@ -185,7 +186,7 @@ def _network(stacks, scale, image_shape, classes, slices, name):
         image = layers.image_input(image_shape, SMALLEST, name=plane)
         exam = keras.Input((), dtype="int32", name=f"{plane}_exam")
         x = layers.rescale(image, *scale, name=f"{plane}_rescale")
-        outputs = layers.applied(stack, layers.grey_to_rgb(x, name=f"{plane}_rgb"))
+        outputs = layers.applied(stack, x)
         *_, maps = outputs.values()
         x = keras.layers.GlobalAveragePooling2D(name=f"{plane}_average")(maps)
         pooled.append(layers.pool_slices(x, exam, slices, f"{plane}_slices"))
