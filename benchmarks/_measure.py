@@ -7,6 +7,7 @@ would count as work.
 """
 
 import argparse
+import json
 import os
 import tempfile
 import time
@@ -80,25 +81,32 @@ def radiographs(folder, count, height, width, seed=0) -> pd.DataFrame:
     return table.assign(sha256=[decode.fingerprint(path) for path in table["image"]])
 
 
-def knees(folder, count, size, planes=PLANES, seed=0) -> pd.DataFrame:
-    """Writes knee MRI exams of noise, 20 to 44 slices a plane, as `.npy` files.
+def knees(folder, count, size, planes=PLANES) -> pd.DataFrame:
+    """Writes knee MRI exams of noise, 20 to 44 slices a plane, and their table, `exams.json`.
 
     Returns:
-        Their table, every fourth exam in "val", the others in "train"; findings differ.
+        The table, every fourth exam in "val", the others in "train"; see `reopened`.
     """
-    folder.mkdir(parents=True)
-    rng, rows = np.random.default_rng(seed), []
+    folder.mkdir()
+    rng, rows = np.random.default_rng(0), []
     for number in range(count):
-        row = {"path": f"{number:04d}", "patient": f"{number:04d}"}
+        row = {"path": f"{number:04d}", "split": "val" if number % 4 == 3 else "train"}
         for plane in planes:
             shape = (int(rng.integers(20, 45)), size, size)
             row[plane] = str(folder / f"{plane}-{number:04d}.npy")
             np.save(row[plane], rng.integers(0, 256, shape, dtype=np.uint8))
         findings = number % 2, number // 2 % 2, (number + 1) // 2 % 2
-        row |= dict(zip(LABELS, map(float, findings), strict=True))
-        rows.append(row | {"split": "val" if number % 4 == 3 else "train"})
+        rows.append(row | dict(zip(LABELS, map(float, findings), strict=True)))
     table = pd.DataFrame(rows)
-    table.attrs = {"images": list(planes), "labels": list(LABELS)}
+    (folder / "exams.json").write_text(json.dumps(table.to_dict("list")))
+    return reopened(folder)
+
+
+def reopened(folder) -> pd.DataFrame:
+    """Reads the table that `knees` wrote, as another process does."""
+    table = pd.DataFrame(json.loads((folder / "exams.json").read_text()))
+    planes = [plane for plane in PLANES if plane in table]
+    table.attrs = {"images": planes, "labels": list(LABELS)}
     return table
 
 

@@ -75,7 +75,7 @@ def test_the_networks_have_the_published_number_of_parameters(variant, learn, al
 
 
 def described(layer):
-    kind = type(layer).__name__
+    kind = type(layer).__name__.removeprefix("Grey")
     if kind == "Conv2D":
         return kind, layer.filters, layer.kernel_size[0], layer.strides[0], layer.output.shape[1]
     if kind == "MaxPooling2D":
