@@ -132,6 +132,7 @@ def test_images_reads_a_written_phantom(phantom_folder, content_of):
 def test_many_findings_keep_their_unknown_labels(tiny_data):
     data = tiny_data()
     table = data.table.assign(oedema=[1.0, np.nan, 0.0] * 8, effusion=0.0)
+    table.attrs["labels"] = ["oedema", "effusion"]
     many = replace(data, table=table, findings=("oedema", "effusion"))
     assert (many.task, many.outputs, many.classes) == ("multilabel", 2, ["oedema", "effusion"])
     assert many.train.labels.dtype == np.float32
