@@ -138,14 +138,14 @@ def test_histograms_are_those_of_a_separately_computed_gradient(table, new_run):
 
 @pytest.mark.usefixtures("deterministic")
 def test_a_stopped_run_goes_on_to_the_same_bits(table, new_run):
-    data = replace(opened(table, augment=augment.knee_mri()), batch_size=1)
-    histories = {}
-    for folder, stops in (("whole", ()), ("stopped", (3, 8))):
+    data = opened(table, augment=augment.knee_mri(), planes=("axial",))
+    data, histories = replace(data, batch_size=1), {}
+    for folder, stops in (("whole", ()), ("stopped", (8,))):
         for stop in [*stops, None]:
             run = new_run(*(["--resume"] if folder == "stopped" else []), folder=folder)
             calls = iter(range(10_000))
             run.stopping = lambda calls=calls, stop=stop: stop is not None and next(calls) >= stop
-            model = built("leaky")
+            model = built("leaky", planes=("axial",))
             try:
                 fit.fit(model, data, run, epochs=3, plateau_patience=None)
             except InterruptedError:
