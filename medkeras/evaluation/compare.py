@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from medkeras.errors import MedkerasError, UsageError
-from medkeras.evaluation import comparison_plot, paired, records
+from medkeras.evaluation import curves, paired, records
 from medkeras.evaluation.pages import number, rendered
 from medkeras.files import atomic
 from medkeras.preparation import control
@@ -51,7 +51,7 @@ def write(folder, members) -> str:
     for row in rows:
         row["difference_from"] = best.name if row["run"] in differences else None
     atomic.write_csv(folder / "comparison.csv", _table(settings, rows))
-    drawn = comparison_plot.curves(runs)
+    drawn = curves.compared(runs)
     atomic.write_bytes(folder / "comparison.png", drawn)
     shown = _shown(runs, settings, rows)
     notes = [*_remarks(runs), *notes]

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from medkeras.evaluation import card, diagram, metrics, mistakes, plots, sizes, summary
+from medkeras.evaluation import card, curves, diagram, metrics, mistakes, plots, sizes, summary
 from medkeras.evaluation.pages import rendered
 from medkeras.files import atomic
 from medkeras.preparation import control, copies
@@ -99,7 +99,7 @@ def _figures(run, data, scores, synthetic):
     figures["grid"] = plots.grid(data.train.pictures(picked), titles, synthetic=synthetic)
     history = run.folder / "history.csv"
     if history.is_file() and len(records := pd.read_csv(history)):
-        figures["history"] = plots.learning_curves(records, synthetic, data.findings)
+        figures["history"] = curves.learned(records, synthetic, data.findings)
     if len(test):
         patients = test["patient"].to_numpy()
         figures["roc"] = plots.roc(labels, chances, names, patients, run.seed, synthetic)

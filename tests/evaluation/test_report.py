@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medkeras.evaluation import diagram, explain, explore, plots, report, sizes
+from medkeras.evaluation import curves, diagram, explain, explore, plots, report, sizes
 from medkeras.evaluation.evaluate import evaluate
 from medkeras.preparation import pipeline
 
@@ -189,4 +189,4 @@ def test_numbers_and_pages_need_no_tensorflow():
 
 
 def test_learning_curves_without_validation_columns_are_drawn():
-    assert plots.learning_curves(pd.DataFrame({"epoch": [1], "loss": [0.5]})).startswith(b"\x89PNG")
+    assert curves.learned(pd.DataFrame({"epoch": [1], "loss": [0.5]})).startswith(b"\x89PNG")

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medkeras.evaluation import metrics, mistakes, plots, report, summary
+from medkeras.evaluation import canvas, curves, metrics, mistakes, plots, report, summary
 from medkeras.evaluation.evaluate import Scores
 from medkeras.evaluation.gallery import Explained, Gallery
 from medkeras.preparation import exams, pipeline
@@ -219,7 +219,7 @@ def test_mistakes_are_the_surest_of_each_finding(findings):
 @pytest.fixture
 def figure_of(monkeypatch):
     """Function of a plot and its arguments: the figure that would have been drawn."""
-    monkeypatch.setattr(plots, "_png", lambda figure, synthetic: figure)
+    monkeypatch.setattr(canvas, "png", lambda figure, synthetic: figure)
     return lambda plot, *arguments: plot(*arguments)
 
 
@@ -229,7 +229,7 @@ def test_curves_share_a_panel_by_kind_and_leave_gaps(figure_of):
     for name in (f"{kind}_{finding}" for kind in ("auc", "sensitivity") for finding in findings):
         history |= {name: [0.5, 0.6, 0.7], f"val_{name}": [0.5, 0.6, 0.8]}
     history["val_auc_Effusion"] = [0.5, np.nan, 0.7]
-    figure = figure_of(plots.learning_curves, pd.DataFrame(history), False, findings)
+    figure = figure_of(curves.learned, pd.DataFrame(history), False, findings)
     titles = [axis.get_title() for axis in figure.axes]
     assert titles == ["loss", "auc, by finding", "sensitivity, by finding"]
     drawn = [list(np.isnan(line.get_ydata())) for line in figure.axes[1].lines]
@@ -241,7 +241,7 @@ def test_curves_share_a_panel_by_kind_and_leave_gaps(figure_of):
 def test_many_findings_show_validation_alone(figure_of):
     findings = tuple("abcdefgh")
     history = {name: [0.5, 0.6] for k in findings for name in (f"auc_{k}", f"val_auc_{k}")}
-    figure = figure_of(plots.learning_curves, pd.DataFrame(history), False, findings)
+    figure = figure_of(curves.learned, pd.DataFrame(history), False, findings)
     assert len(figure.axes[0].lines) == len(findings)
 
 
