@@ -62,7 +62,8 @@ def compiled_findings(model, optimizer, findings, positive_weight=None):
     """Compiles a model of many findings: masked cross-entropy, and three curves a finding.
 
     Args:
-        model: ends in logits (batch, findings).
+        model: ends in logits (batch, findings), or (batch, 2 findings) where a finding may be
+            uncertain as a third class.
         optimizer: a Keras optimizer.
         findings: their names, in the order of the logits.
         positive_weight: see `MaskedCrossEntropy`.
@@ -71,7 +72,9 @@ def compiled_findings(model, optimizer, findings, positive_weight=None):
         The model.
     """
     watched = [one for k, name in enumerate(findings) for one in _curves(f"_{name}", k)]
-    model.compile(optimizer, MaskedCrossEntropy(positive_weight), metrics=watched)
+    third_class = model.output_shape[-1] == 2 * len(findings)
+    loss = UncertainCrossEntropy if third_class else MaskedCrossEntropy
+    model.compile(optimizer, loss(positive_weight), metrics=watched)
     return model
 
 
@@ -111,13 +114,46 @@ class MaskedCrossEntropy(keras.losses.Loss):
         # Replaced before anything is computed: NaN times 0 is NaN.
         label = ops.where(known, y_true, 0.0)
         positive, negative = ops.softplus(-y_pred), ops.softplus(y_pred)
-        losses = weight * label * positive + (1 - label) * negative
-        counted = ops.cast(known, losses.dtype)
-        number = ops.maximum(ops.sum(counted, axis=-1), 1.0)
-        return ops.sum(ops.where(known, losses, 0.0), axis=-1) / number
+        return _mean(weight * label * positive + (1 - label) * negative, known)
 
     def get_config(self):
         return super().get_config() | {"positive_weight": self.positive_weight}
+
+
+@keras.saving.register_keras_serializable(package="medkeras")
+class UncertainCrossEntropy(MaskedCrossEntropy):
+    """Cross-entropy of present, absent and uncertain (the "U-MultiClass" of Irvin et al. 2019).
+
+    A finding has two logits: a, present against absent, and b, uncertain against absent. The
+    three chances are softmax(a, 0, b); sigmoid(a) is that of present among the known ones, so
+    evaluation needs the first half of the logits alone. Labels come in halves too: y, and u, which
+    is 1 for uncertain and 0 for known. Where u is unknown (NaN), the finding has two classes and
+    the loss is that of `MaskedCrossEntropy`; where y is, it adds nothing.
+
+    Args:
+        positive_weight: as in `MaskedCrossEntropy`.
+        name: of the loss.
+    """
+
+    def __init__(self, positive_weight=None, name="uncertain_cross_entropy", **kwargs):
+        super().__init__(positive_weight, name=name, **kwargs)
+
+    def call(self, y_true, y_pred):
+        weight = 1.0 if self.positive_weight is None else ops.cast(self.positive_weight, "float32")
+        (label, third), (present, uncertain) = ops.split(y_true, 2, -1), ops.split(y_pred, 2, -1)
+        known, three = ops.isfinite(label), ops.isfinite(third)
+        label, third = ops.where(known, label, 0.0), ops.where(three, third, 0.0)
+        # So small a logit has no part in the sum, and no gradient.
+        uncertain = ops.where(three, uncertain, -1e9)
+        total = ops.logaddexp(ops.softplus(present), uncertain)
+        two = weight * label * (total - present) + (1 - label) * total
+        return _mean((1 - third) * two + third * (total - uncertain), known)
+
+
+def _mean(losses, known):
+    """Averages each row over what is known; 0 where nothing is."""
+    number = ops.maximum(ops.sum(ops.cast(known, losses.dtype), axis=-1), 1.0)
+    return ops.sum(ops.where(known, losses, 0.0), axis=-1) / number
 
 
 def _curves(suffix, column):
@@ -129,9 +165,12 @@ def _curves(suffix, column):
 
 
 def _known(y_true, y_pred, column):
-    """Picks one column: labels with 0 for unknown ones, logits, and 1 where known, else 0."""
+    """Picks one column: labels with 0 for unknown ones, logits, and 1 where known, else 0.
+
+    A soft label is not known: it is neither a positive nor a negative of a curve.
+    """
     label = ops.reshape(ops.cast(y_true, "float32"), (ops.shape(y_pred)[0], -1))[:, column]
-    known = ops.isfinite(label)
+    known = ops.logical_or(ops.equal(label, 0.0), ops.equal(label, 1.0))
     return (
         ops.where(known, label, 0.0),
         ops.cast(y_pred[:, column], "float32"),

@@ -10,8 +10,10 @@ from functools import cached_property
 
 import numpy as np
 
+from medkeras.errors import DataError, Problem
 from medkeras.preparation import cache, conform
 from medkeras.preparation.augment import Affine
+from medkeras.preparation.uncertainty import Policy, flags
 from medkeras.readers import tables
 
 
@@ -43,6 +45,29 @@ class Part:
         if self.data.findings:
             return self.table[list(self.data.findings)].to_numpy(np.float32)
         return self.table["label"].to_numpy(np.int64)
+
+    def targets(self, rows=slice(None), epoch: int = 0) -> np.ndarray:
+        """Returns what the loss compares logits with: the labels, of which a policy makes more.
+
+        Args:
+            rows: positions in this part, (m,).
+            epoch: number of the epoch, for what a policy draws anew.
+
+        Returns:
+            As `labels`; under a policy with a third class (m, 2 findings).
+        """
+        policy, labels = self.data.policy, self.labels[rows]
+        if policy is None:
+            return labels
+        # Validation selects by known labels alone, in the shape that the loss expects.
+        learned = self.uncertain[rows] if self.name == "train" else np.zeros(labels.shape, bool)
+        return policy.targets(labels, learned, self.rows[rows], epoch)
+
+    @cached_property
+    def uncertain(self) -> np.ndarray:
+        """Which labels are marked as uncertain, bool (n, findings)."""
+        columns = [flags(self.table, tables.UNCERTAIN + name) for name in self.data.findings]
+        return np.column_stack(columns).astype(bool)
 
     def pictures(self, rows=slice(None)) -> np.ndarray:
         """Gathers pictures as stored: uint8 (n, height, width, channels), no augmentation."""
@@ -93,6 +118,7 @@ class Data:
         workers: training batches made at the same time.
         hidden: names of parts that raise when they are asked for.
         findings: label columns of 1, 0 or NaN, for many labels a row; () for one class a row.
+        policy: what uncertain training labels count as; None leaves them out.
     """
 
     table: object
@@ -105,8 +131,18 @@ class Data:
     workers: int = 2
     hidden: tuple = ()
     findings: tuple = ()
+    policy: Policy | None = None
 
     unit = "picture"  # what a row is, in words
+
+    def __post_init__(self):
+        # A code such as -1 for "uncertain" would be learned as a number.
+        for name in self.findings:
+            strange = self.table[name].notna() & ~self.table[name].isin([0.0, 1.0])
+            if strange.any():
+                first = self.table.loc[strange, name].iloc[0]
+                reason = f"is {first:g} in {strange.sum()} rows, expected 1, 0 or nothing (unknown)"
+                raise DataError([Problem(name, reason, "see medkeras.preparation.uncertainty")])
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -122,8 +158,24 @@ class Data:
 
     @property
     def outputs(self) -> int:
-        """Number of logits: one for two classes, else one a class or finding."""
+        """Number of logits: one for two classes, else one a class or finding.
+
+        Under a policy with a third class there is a second one for each finding, after the others:
+        evaluation does not read it.
+        """
+        if self.policy and self.policy.multiclass:
+            return 2 * len(self.classes)
         return 1 if self.task == "binary" else len(self.classes)
+
+    @property
+    def untrained(self) -> list[str]:
+        """Findings that the training part cannot teach: all present, all absent or all unknown."""
+        if not self.findings:
+            return []
+        targets = self.train.targets()[:, : len(self.findings)]
+        low, high = np.nanmin(targets, 0, initial=1), np.nanmax(targets, 0, initial=0)
+        learned = (low < 0.5) & (high > 0.5)
+        return [name for name, one in zip(self.findings, learned, strict=True) if not one]
 
     @property
     def task(self) -> str:
@@ -167,6 +219,8 @@ class Data:
         tested = table["split"] == "test"
         if self.findings:
             table.loc[tested, tables.labels(table)] = np.nan
+            marks = [name for name in table if name.startswith(tables.UNCERTAIN)]
+            table.loc[tested, marks] = False
         else:
             table.loc[tested, ["label", "class"]] = [-1, ""]
         return replace(self, table=table, hidden=("test",))
@@ -178,6 +232,7 @@ def images(
     batch_size,
     *,
     findings=(),
+    policy=None,
     augment=None,
     views=None,
     seed=0,
@@ -191,6 +246,7 @@ def images(
         image_shape: (height, width, channels).
         batch_size: pictures a training step.
         findings: label columns to be told at once, for a multi-label table.
+        policy: from `uncertainty`, for a table with uncertain labels; None leaves them out.
         augment: from `augment`, applied to the training part only; None for none.
         views: K, the number of augmented views of each picture: epoch e sees view e mod K,
             and the features of a frozen backbone are computed K times in all. None draws a
@@ -207,9 +263,8 @@ def images(
     if augment is None:
         views = 1
     key = cache.key(table, image_shape)
-    return Data(
-        table, stored, key, batch_size, augment, views, seed, workers, findings=tuple(findings)
-    )
+    given = {"findings": tuple(findings), "policy": policy}
+    return Data(table, stored, key, batch_size, augment, views, seed, workers, **given)
 
 
 def order(count: int, seed: int, stage: int, epoch: int) -> np.ndarray:

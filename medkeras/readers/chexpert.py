@@ -37,6 +37,7 @@ import pandas as pd
 
 from medkeras.errors import DataError, Problem
 from medkeras.readers import folders, listing
+from medkeras.readers.tables import UNCERTAIN
 
 LABELS = (
     "No Finding",
@@ -54,7 +55,8 @@ LABELS = (
     "Fracture",
     "Support Devices",
 )
-UNCERTAIN = "uncertain "
+# The five that the published competition ranked models by.
+SCORED = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 VIEWS = ("frontal", "lateral")
 PARTS = {"train": "train", "valid": "test"}
 COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *LABELS)

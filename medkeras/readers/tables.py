@@ -22,6 +22,8 @@ import pandas as pd
 
 from medkeras.errors import DataError, Problem, UsageError
 
+UNCERTAIN = "uncertain "  # and the name of a finding: a column
+
 
 def files(table: pd.DataFrame) -> list[str]:
     """Returns the columns that hold files: `image`, or one per plane of an exam."""

@@ -67,6 +67,63 @@ def cut(model) -> Cut | None:
     return Cut(by_source, given)
 
 
+def apart(tensors) -> list[list]:
+    """Groups fixed tensors by the weights that they depend on.
+
+    What joins several groups, such as the concatenation of the features of several backbones, is
+    left to whoever reads the groups: its inputs take its place.
+
+    Args:
+        tensors: of one model.
+
+    Returns:
+        Groups of which no two share a layer with weights, so that each can be computed alone.
+    """
+    groups = _grouped(tensors)
+    for tensor in tensors:
+        operation, inputs = _made_by(tensor)
+        joins = not getattr(operation, "weights", None) and all(map(_weighted, inputs))
+        if joins and len(_grouped(inputs)) > 1:
+            others = [one for one in tensors if one is not tensor]
+            known = {id(one) for one in others}
+            return apart(others + [one for one in inputs if id(one) not in known])
+    return groups
+
+
+def _grouped(tensors):
+    groups = []  # of (the layers with weights, the tensors)
+    for tensor in tensors:
+        layers, together, others = _weighted(tensor), [], []
+        for group in groups:
+            if group[0] & layers:
+                layers, together = layers | group[0], together + group[1]
+            else:
+                others.append(group)
+        groups = [*others, (layers, [*together, tensor])]
+    return [together for _, together in groups]
+
+
+def _weighted(tensor):
+    """Numbers of the operations with weights before a tensor."""
+    found, seen, left = set(), set(), [tensor]
+    while left:
+        one = left.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        operation, inputs = _made_by(one)
+        if getattr(operation, "weights", None):
+            found.add(id(operation))
+        left += inputs
+    return found
+
+
+def _made_by(tensor):
+    """The operation that a tensor comes from, and what it was called with."""
+    operation, node = tensor._keras_history[:2]
+    return operation, operation._inbound_nodes[node].input_tensors
+
+
 def source_of(tensor) -> str:
     """Names the operation that a Keras tensor comes from."""
     return tensor._keras_history.operation.name

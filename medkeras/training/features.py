@@ -17,7 +17,7 @@ import numpy as np
 from medkeras.files import atomic
 from medkeras.files.places import cache_folder
 from medkeras.preparation import cache
-from medkeras.training.cut import cut, fingerprint, source_of
+from medkeras.training.cut import apart, cut, fingerprint, source_of
 
 
 class Pictures:
@@ -43,8 +43,8 @@ class Pictures:
 class Features:
     """Feeds the tail: stored outputs of the trunk, one file a view.
 
-    Each input of pictures has a trunk of its own, so that what several models share, or several
-    planes of an exam, is found again under the same name.
+    Each input of pictures has a trunk of its own, and so has each of several backbones on one: what
+    several models share, or several planes of an exam, is found again under the same name.
 
     Args:
         model: the whole model; its compile settings are given to the tail.
@@ -57,13 +57,16 @@ class Features:
         # Keras moves the history of inputs that a second model shares with tensors from inside the
         # first, which then cannot be saved any more.
         histories = [tensor._keras_history for tensor in border.given]
-        inputs = [tensor for tensors in border.fixed.values() for tensor in tensors]
-        inputs += border.given
+        self.trunks = [
+            Trunk(model, source, together)
+            for source, tensors in border.fixed.items()
+            for together in apart(tensors)
+        ]
+        inputs = [tensor for trunk in self.trunks for tensor in trunk.tensors] + border.given
         self.model = keras.Model(inputs[0] if len(inputs) == 1 else inputs, model.output)
         for tensor, history in zip(border.given, histories, strict=True):
             tensor._keras_history = history
         self.model.compile_from_config(model.get_compile_config())
-        self.trunks = [Trunk(model, source, tensors) for source, tensors in border.fixed.items()]
         self.given = [source_of(tensor) for tensor in border.given]
         computed = {id(layer) for trunk in self.trunks for layer in trunk.model.layers}
         self.description = (
@@ -100,7 +103,7 @@ class Features:
                 if progress:
                     progress((number + share) / len(self.trunks), len(views))
 
-            self.stored[part, view, trunk.source] = trunk.outputs(self.data, part, view, computed)
+            self.stored[part, view, trunk] = trunk.outputs(self.data, part, view, computed)
 
     def train(self, rows, epoch) -> list[np.ndarray]:
         """Returns the tail's inputs for some training pictures in an epoch."""
@@ -114,7 +117,7 @@ class Features:
         found = [
             array
             for trunk in self.trunks
-            for array in self.stored[part, view, trunk.source].gathered(rows)
+            for array in self.stored[part, view, trunk].gathered(rows)
         ]
         return found + [getattr(self.data, part).exam_numbers(rows, one) for one in self.given]
 
@@ -129,7 +132,7 @@ class Trunk:
     """
 
     def __init__(self, model, source, tensors):
-        self.source = source
+        self.source, self.tensors = source, tensors
         (self.number,) = [n for n, one in enumerate(model.inputs) if source_of(one) == source]
         outputs = tensors[0] if len(tensors) == 1 else tensors
         self.model = keras.Model(model.inputs[self.number], outputs)

@@ -31,7 +31,7 @@ def fit(model, data, run, *, epochs, class_weight=None, **rules) -> None:
             has the same ratio and a mean of at most one half; a list gives the weights; None
             weights all pictures equally.
         rules: see `loop.Rules`: monitor, mode, patience, min_delta, plateau_patience,
-            plateau_factor, min_learning_rate.
+            plateau_factor, min_learning_rate, decay, decay_every.
 
     Raises:
         UsageError: several GPUs for exams.
@@ -188,8 +188,8 @@ def split_sides(row: dict) -> dict:
 def _histograms(writer, model, feed, data, weights):
     count = histograms.probe_size(len(data.train), data.batch_size)
     rows = np.arange(count)
-    labels = data.train.labels[rows]
-    batch = [feed.train(rows, 0), labels]
+    targets = data.train.targets(rows)
+    batch = [feed.train(rows, 0), targets]
     if weights is not None:
-        batch.append(np.asarray(weights, np.float32)[labels])
+        batch.append(np.asarray(weights, np.float32)[targets])
     return histograms.Histograms(writer, model, feed.model, pipeline.as_tensors(batch))

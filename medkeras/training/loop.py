@@ -35,6 +35,8 @@ class Rules:
             keeps it.
         plateau_factor: of the learning rate, 0..1.
         min_learning_rate: floor of the learning rate; must lie below the starting one.
+        decay: factor on the learning rate after every `decay_every` epochs, 0..1.
+        decay_every: epochs.
         weigh_validation: weigh the classes in the validation loss as in that of training, so
             that the epoch is chosen by what is trained for; else they count as often as they are.
     """
@@ -47,6 +49,8 @@ class Rules:
     plateau_patience: int | None = 3
     plateau_factor: float = 0.1
     min_learning_rate: float = 1e-6
+    decay: float = 1.0
+    decay_every: int = 1
     weigh_validation: bool = False
 
     def __post_init__(self):
@@ -199,15 +203,15 @@ class _Stage:
         epoch, batch = divmod(int(step), self.batches)
         rows = pipeline.order(len(self.data.train), self.seed, self.stage, epoch)
         rows = rows[batch * self.data.batch_size : (batch + 1) * self.data.batch_size]
-        return self._batch(lambda rows: self.feed.train(rows, epoch), "train", rows)
+        return self._batch(lambda rows: self.feed.train(rows, epoch), "train", rows, epoch)
 
     def _validation_batch(self, step):
         start = int(step) * self.data.batch_size
         rows = np.arange(start, min(start + self.data.batch_size, len(self.data.val)))
         return self._batch(self.feed.val, "val", rows)
 
-    def _batch(self, inputs, part, rows):
-        labels = getattr(self.data, part).labels[rows]
+    def _batch(self, inputs, part, rows, epoch=0):
+        labels = getattr(self.data, part).targets(rows, epoch)
         if self.weights is None or (part == "val" and not self.rules.weigh_validation):
             return inputs(rows), labels
         return inputs(rows), labels, self.weights[labels]
@@ -237,6 +241,8 @@ class _Stage:
             self.model.optimizer.learning_rate.assign(lower)
             progress.plateau_waited = 0
         progress.epoch, progress.batch = progress.epoch + 1, 0
+        if progress.epoch % rules.decay_every == 0:
+            self.model.optimizer.learning_rate.assign(self._rate() * rules.decay)
         self._save()
 
     def _rate(self):

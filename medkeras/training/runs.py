@@ -247,6 +247,8 @@ class Run:
         self.used("batch_size", data.batch_size)
         self.used("views", data.views)
         self.used("augmentation", data.augment and data.augment.config())
+        if data.policy:
+            self.used("uncertain_labels", data.policy.config())
 
     def next_stage(self) -> int:
         """Returns the number of the next stage, from 1."""

@@ -282,6 +282,15 @@ def test_mirroring_can_be_switched_off_and_for_sagittal_slices_on(volume):
         )
 
 
+def test_a_chest_is_never_mirrored_unless_asked():
+    picture = np.zeros((32, 32, 1), np.uint8)
+    picture[:, 20:] = 255
+    shown = [augment.chest().apply(picture, 0, view, 1) for view in range(30)]
+    assert all(one[16, 30, 0] == 255 and one[16, 1, 0] == 0 for one in shown)
+    flipped = [augment.chest(flip_horizontal=True).apply(picture, 0, v, 1) for v in range(30)]
+    assert 5 < sum(one[16, 30, 0] == 0 for one in flipped) < 25
+
+
 def test_planes_are_turned_apart(volume):
     moves = augment.knee_mri(mirror=False)
     made = [moves.apply(volume, plane, 0, 0, 0).tobytes() for plane in PLANES]

@@ -332,3 +332,48 @@ def test_settings_that_compute_nothing_do_not_change_the_fingerprint():
         conv = keras.layers.Conv2D(2, 3, kernel_regularizer=keras.regularizers.L2(factor))
         made.append(cut.fingerprint(keras.Model(image, conv(image))))
     assert made[0] == made[1]
+
+
+def side_by_side(seeds):
+    """One input, a frozen trunk for each seed, their features joined."""
+    image = keras.Input((16, 16, 1))
+    pooled = []
+    for seed in seeds:
+        start = keras.initializers.GlorotUniform(seed)
+        x = keras.layers.Rescaling(1 / 255)(image)
+        x = keras.layers.Conv2D(3, 3, kernel_initializer=start, trainable=False)(x)
+        pooled.append(keras.layers.GlobalAveragePooling2D()(x))
+    x = keras.layers.Concatenate()(pooled) if len(pooled) > 1 else pooled[0]
+    start = keras.initializers.GlorotUniform(0)
+    model = keras.Model(image, keras.layers.Dense(1, kernel_initializer=start)(x))
+    model.compile(keras.optimizers.Adam(1e-2), keras.losses.BinaryCrossentropy(from_logits=True))
+    return model
+
+
+def test_trunks_side_by_side_are_computed_apart_and_found_again_alone(tiny_data, computed):
+    data = tiny_data(views=1)
+    both, histories = side_by_side([1, 2]), []
+    feed = features.feed(both, data)
+    histories.append(loop.train(feed, data, RULES, seed=0).history)
+    once = len(data.train) + len(data.val)
+    assert len(feed.trunks) == 2 and sum(computed) == 2 * once
+    alone = side_by_side([2])
+    loop.train(features.feed(alone, data), data, RULES, seed=0)
+    assert sum(computed) == 2 * once
+    plain = side_by_side([1, 2])
+    histories.append(
+        loop.train(features.feed(plain, data, plain=True), data, RULES, seed=0).history
+    )
+    close(*histories)
+
+
+def test_what_shares_a_layer_with_weights_stays_together():
+    image = keras.Input((16, 16, 1))
+    shared = keras.layers.Conv2D(2, 3)(image)
+    one, other = keras.layers.Conv2D(2, 3)(shared), keras.layers.MaxPooling2D()(shared)
+    alone = keras.layers.Conv2D(2, 3)(image)
+    grouped = cut.apart([one, alone, other])
+    assert [[id(tensor) for tensor in group] for group in grouped] == [
+        [id(alone)],
+        [id(one), id(other)],
+    ]

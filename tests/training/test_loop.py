@@ -227,6 +227,13 @@ def test_a_plateau_lowers_the_rate_down_to_its_floor(tiny_model, data):
     assert float(model.optimizer.learning_rate) == pytest.approx(5e-4)
 
 
+def test_a_rate_decays_after_every_few_epochs(tiny_model, data):
+    rules = loop.Rules(5, patience=None, plateau_patience=None, decay=0.5, decay_every=2)
+    progress, _ = trained(tiny_model(), data, rules)
+    rates = [row["learning_rate"] for row in progress.history]
+    assert rates == pytest.approx([1e-2] * 2 + [5e-3] * 2 + [2.5e-3])
+
+
 def test_an_improvement_starts_the_waiting_anew(tiny_model, data, monkeypatch):
     scripted = iter([5, 6, 4, 6, 3, 6, 6, 2])
     row = loop._Stage._row
