@@ -159,7 +159,7 @@ def new_run(tmp_path):
         run = runs.Run(page, flags, argv, "data/bone", None, 32)
         if not run.resumed:
             run.folder.mkdir(parents=True, exist_ok=True)
-            run._status("running")
+            run.status("running")
         run.terminal.folder = run.folder
         return run
 

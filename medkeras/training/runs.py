@@ -1,41 +1,23 @@
-"""A run: the command line, the run folder, and how a script ends.
+"""A run: the command line and the run folder.
 
 `start(main, __doc__, data=..., sample=...)` is the last line of every experiment. It reads
-the flags, makes or reopens the run folder, calls `main(run)` and turns what happens into a
-status, a message and an exit code: 0 ok, 2 usage, 3 data problems, 4 resources, 5 diverged,
+the flags, makes or reopens the run folder, and has `carry` call `main(run)` and turn what happens
+into a status, a message and an exit code: 0 ok, 2 usage, 3 data problems, 4 resources, 5 diverged,
 75 folder busy, 130 and 143 interrupted. The last line printed is the run folder.
 """
 
-import copy
-import errno
 import inspect
-import logging
-import signal
 import sys
-import traceback
 from pathlib import Path
 
-import keras
 import pandas as pd
-from filelock import FileLock, Timeout
 
-from medkeras.errors import (
-    Busy,
-    DataError,
-    Diverged,
-    Interrupted,
-    MedkerasError,
-    Problem,
-    ResourceError,
-    UsageError,
-)
+from medkeras.errors import DataError, Interrupted, MedkerasError, Problem, UsageError
 from medkeras.files import atomic
 from medkeras.files.places import cache_folder
 from medkeras.preparation import audit, findings
 from medkeras.readers import tables
-from medkeras.training import commandline, environment, folder, parts, terminal
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from medkeras.training import carry, commandline, environment, folder, parts, terminal
 
 
 def start(main, doc, *, data, sample, sample_size=96, grid=(), compare=None, argv=None):
@@ -63,7 +45,7 @@ def start(main, doc, *, data, sample, sample_size=96, grid=(), compare=None, arg
     except MedkerasError as fault:
         terminal.error(f"{page.stem}: {fault}")
         raise SystemExit(fault.exit_code) from None
-    raise SystemExit(run.carry_out(main))
+    raise SystemExit(carry.carry_out(run, main))
 
 
 class Run:
@@ -88,6 +70,9 @@ class Run:
         history: rows of the finished stages.
         hyperparameters: `keras_tuner.HyperParameters` from `tune.choose`, or None.
         choices: what `choice` returned, by name.
+        several: the parts of a run of several, or an empty list.
+        compare: writes the comparison of a grid's runs.
+        signals: numbers of those that asked to stop.
         part: what this run is of a larger one, from `parts`: a fold, a null or a run
             of a grid; else None.
     """
@@ -102,7 +87,7 @@ class Run:
             stored = folder.read(self.folder / "environment.json").get("arguments", {})
             flags = commandline.merged(flags, stored, argv)
             parts.same_grid(flags, stored)
-        self._several, self._compare = parts.of(flags), compare
+        self.several, self.compare = parts.of(flags), compare
         self.flags, self.command = flags, commandline.command(argv, page)
         self.seed, self.skip_bad, self.workers = flags.seed, flags.skip_bad, flags.workers
         self.weights = None if flags.weights == "none" else flags.weights
@@ -111,13 +96,9 @@ class Run:
         self.data = Path(flags.data) if flags.data else default
         self._write_sample, self._sample_size = sample, flags.image_size or sample_size
         self.part = None
-        self._signals = []
-        self._fresh()
+        self.signals = []
+        self.fresh()
         self.terminal = terminal.Terminal()
-
-    def _fresh(self):
-        self.history, self.stages, self._known, self.hyperparameters = [], 0, None, None
-        self.choices = {}
 
     # What an experiment's page calls.
 
@@ -269,99 +250,23 @@ class Run:
 
     def stopping(self) -> bool:
         """Says whether a signal asked to stop."""
-        return bool(self._signals)
+        return bool(self.signals)
 
     def epoch_ended(self, row, rules, best: bool) -> None:
         """Prints an epoch's line and records where the run stands."""
         self.say(terminal.epoch_line(row, rules.epochs, best))
-        self._status("running", stage=row["stage"], epoch=row["epoch"])
+        self.status("running", stage=row["stage"], epoch=row["epoch"])
 
-    # How it is carried out.
+    # What `carry` calls.
 
-    def carry_out(self, main) -> int:
-        """Calls `main(self)`, keeps `status.json` true, and returns the exit code."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            owner = folder.read(self.folder / "status.json")
-            terminal.error(
-                f"{self.folder} is being written by process {owner.get('pid', 'unknown')} on "
-                f"{owner.get('host', 'unknown')}"
-            )
-            return Busy.exit_code
-        with lock:
-            if self.resumed and folder.read(self.folder / "status.json")["status"] == "finished":
-                self.say("the run is finished; there is nothing to resume")
-                code = 0
-            else:
-                code = self._guarded(main)
-        print(self.folder, flush=True)
-        return code
+    def fresh(self) -> None:
+        """Forgets what was trained: each part of a run of several begins anew."""
+        self.history, self.stages, self._known, self.hyperparameters = [], 0, None, None
+        self.choices = {}
 
-    def _guarded(self, main):
-        self.terminal.folder = self.folder
-        spoken = terminal.Spoken(self.terminal)
-        logging.getLogger("medkeras").addHandler(spoken)
-        handlers = {number: signal.signal(number, self._stop) for number in SIGNALS}
-        policy = keras.config.dtype_policy()
-        try:
-            self._begin()
-            if self._several:
-                self._in_parts(main, self._several)
-            else:
-                with environment.scope(self.flags.strategy):
-                    main(self)
-        except BaseException as fault:
-            return self._failed(fault)
-        else:
-            self._status("finished")
-            return 0
-        finally:
-            keras.config.set_dtype_policy(policy)
-            logging.getLogger("medkeras").removeHandler(spoken)
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-
-    def _in_parts(self, main, several):
-        diverged = []
-        for part in several:
-            run = copy.copy(self)
-            run.part, run.folder = part, self.folder / part.name
-            run.flags = parts.flags_of(self.flags, part)
-            run.resumed = folder.holds_a_run(run.folder)
-            run._fresh()
-            run.terminal = terminal.Terminal(run.folder)
-            self.say(f"{part.name}: {part.words}")
-            status = folder.read(run.folder / "status.json").get("status")
-            if self.resumed and status == "finished":
-                continue
-            run.folder.mkdir(exist_ok=True)
-            # A model of the part before would change the names, and so the order, of layers.
-            keras.utils.clear_session()
-            run._begin()
-            try:
-                with environment.scope(self.flags.strategy):
-                    main(run)
-            except Diverged as fault:
-                run._status("failed", reason=str(fault))
-                if not part.values:
-                    raise
-                # Of a grid the others go on: that one diverges is an answer too.
-                self.say(f"{part.name}: {fault}")
-                diverged.append(fault)
-                continue
-            except BaseException:
-                run._status("interrupted" if self._signals else "failed", reason="see the log")
-                raise
-            run._status("finished")
-        self.say(parts.summary(self.folder, several, self._compare))
-        if diverged:
-            raise diverged[0]
-
-    def _begin(self):
-        self._status("running")
+    def begin(self) -> None:
+        """Sets seeds and precision, and records how the run was started."""
+        self.status("running")
         self.note(
             **environment.prepare(self.seed, self.flags.precision),
             seed=self.seed,
@@ -369,42 +274,13 @@ class Run:
             arguments=vars(self.flags),
         )
 
-    def _status(self, status, **more):
+    def status(self, status: str, **more) -> None:
+        """Writes `status.json`."""
         folder.set_status(self.folder, status, **more)
 
-    def _failed(self, fault):
-        import tensorflow as tf
-
-        fault = _foreseen(fault, next(iter(self._signals), None), tf.errors.ResourceExhaustedError)
-        if isinstance(fault, Interrupted):
-            self._status("interrupted", reason=str(fault))
-            self.say(str(fault))
-        elif isinstance(fault, MedkerasError):
-            self._status("failed", reason=str(fault))
-            if isinstance(fault, DataError):
-                rows = pd.DataFrame([problem.as_dict() for problem in fault.problems])
-                atomic.write_csv(self.folder / "problems.csv", rows)
-                self.terminal.problems(fault.problems, self.data)
-                self.say("nothing was trained; --skip-bad goes on without broken files")
-            else:
-                self.say(f"{self.experiment}: {fault}")
-        else:
-            self._status("failed", reason=f"{type(fault).__name__}: {fault}")
-            traceback.print_exception(fault)
-        return getattr(fault, "exit_code", 1)
-
-    def _stop(self, number, frame):
-        if self._signals:
+    def stop(self, number, frame) -> None:
+        """Handles a signal: the first asks to stop, the second stops at once."""
+        if self.signals:
             raise Interrupted(number)
-        self._signals.append(number)
+        self.signals.append(number)
         terminal.error("stopping after this batch; once more stops at once")
-
-
-def _foreseen(fault, number, exhausted):
-    if isinstance(fault, InterruptedError | KeyboardInterrupt):
-        return Interrupted(number or signal.SIGINT)
-    if isinstance(fault, MemoryError | exhausted):
-        return ResourceError("out of memory: use a smaller batch or --image-size")
-    if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceError(f"no room left on the disk: {fault}; free some, then --resume")
-    return fault

@@ -12,7 +12,7 @@ import pytest
 from medkeras.errors import ControlFailed
 from medkeras.preparation import control, splits
 from medkeras.readers import tables
-from medkeras.training import commandline, parts, runs
+from medkeras.training import carry, commandline, parts, runs
 
 PAGE = '''"""What does a pipeline find where there is nothing?
 
@@ -281,7 +281,7 @@ import json
 
 from medkeras.errors import UsageError
 from medkeras.evaluation import compare
-from medkeras.training import runs
+from medkeras.training import carry, runs
 
 GRID = (
     {"variant": "relu", "rate": 1e-05, "wide": True},
@@ -415,7 +415,7 @@ def test_a_run_of_a_grid_that_diverges_leaves_the_others_their_turn(tmp_path):
         if run.fixed["rate"] == "9.0":
             raise Diverged("the loss is NaN")
 
-    assert run.carry_out(main) == Diverged.exit_code and compared == [2]
+    assert carry.carry_out(run, main) == Diverged.exit_code and compared == [2]
     states = [
         json.loads(p.read_text())["status"]
         for p in sorted((tmp_path / "run").glob("*/status.json"))

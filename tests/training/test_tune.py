@@ -264,7 +264,7 @@ def stopped_in(run, trial):
     def train(self_train):
         def in_trial(sweep, one):
             if next(stopping, True):
-                run._signals.append(15)
+                run.signals.append(15)
             return self_train(sweep, one)
 
         return in_trial
