@@ -160,6 +160,29 @@ def dense_bn(x, units, name, *, l2=0.0):
     return keras.layers.ReLU(name=f"{name}_relu")(x)
 
 
+def pooled(x, how, name="pooling"):
+    """Makes one vector of a map.
+
+    Args:
+        x: tensor (batch, height, width, channels).
+        how: "avg", "max" (both over the whole map) or "flatten".
+        name: of the layer.
+
+    Returns:
+        A tensor (batch, features).
+
+    Raises:
+        UsageError: for another word.
+    """
+    if how == "avg":
+        return keras.layers.GlobalAveragePooling2D(name=name)(x)
+    if how == "max":
+        return keras.layers.GlobalMaxPooling2D(name=name)(x)
+    if how == "flatten":
+        return keras.layers.Flatten(name=name)(x)
+    raise UsageError(f'pooling must be "avg", "max" or "flatten"; got {how!r}')
+
+
 def dropout(x, rate, name):
     """Applies dropout; at rate 0 adds no layer, so that the output stays a fixed function."""
     if not 0 <= rate < 1:

@@ -74,7 +74,7 @@ def views(
         frozen: whether the stack keeps its weights; it then has no dropout either.
         weights: None or "none" (random), the path of a weights file of this stack, or the
             folder of a run with this variant; for "pretrained" also "imagenet" (converted by
-            `medkeras.models.alexnet`, else an error) or "auto" (the same, else a warning and
+            `medkeras.models.convert`, else an error) or "auto" (the same, else a warning and
             random weights). For the others "auto" is random.
 
     Returns:

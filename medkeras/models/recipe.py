@@ -13,7 +13,7 @@ from medkeras.errors import UsageError
 
 # Modules of medkeras.models whose decorated functions `rebuild` may call. A new module of
 # models adds its name here.
-MODULES = ("custom_cnn", "mrnet", "transfer")
+MODULES = ("combined", "custom_cnn", "locator", "mrnet", "transfer")
 
 _HOUSE = "medkeras.models."
 _functions = {}

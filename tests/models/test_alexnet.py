@@ -7,7 +7,7 @@ from safetensors.numpy import save_file
 
 from medkeras import layers
 from medkeras.errors import ResourceError, UsageError
-from medkeras.models import alexnet, mrnet, pretrained
+from medkeras.models import alexnet, convert, imagenet, mrnet
 
 value = keras.ops.convert_to_numpy
 SHAPES = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
@@ -36,7 +36,7 @@ def state():
 def converted(state, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alexnet")
     save_file(state, folder / "alexnet.safetensors")
-    alexnet.convert(folder / "alexnet.safetensors", folder / "alexnet.weights.h5")
+    convert.convert("alexnet", folder / "alexnet.safetensors", folder / "alexnet.weights.h5")
     return folder / "alexnet.weights.h5"
 
 
@@ -114,7 +114,7 @@ def test_converted_weights_compute_what_pytorch_computes(side, tmp_path):
         nn.init.normal_(parameter, std=spread)
     arrays = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
     save_file(arrays, tmp_path / "alexnet.safetensors")
-    alexnet.convert(tmp_path / "alexnet.safetensors", tmp_path / "alexnet.weights.h5")
+    convert.convert("alexnet", tmp_path / "alexnet.safetensors", tmp_path / "alexnet.weights.h5")
     model = network(side)
     model.load_weights(tmp_path / "alexnet.weights.h5")
 
@@ -186,8 +186,8 @@ def test_a_pickle_is_never_opened_and_the_way_out_is_shown(name, tmp_path, capsy
 def refused(folder, name, named, capsys, lines=1):
     before = sorted(folder.iterdir())
     with pytest.raises(UsageError, match=named):
-        alexnet.convert(folder / name, folder / "out.weights.h5")
-    code = alexnet.main([str(folder / name), str(folder / "out.weights.h5")])
+        convert.convert("alexnet", folder / name, folder / "out.weights.h5")
+    code = convert.main(["alexnet", str(folder / name), str(folder / "out.weights.h5")])
     said = capsys.readouterr().err
     assert code == 2
     assert name in said and len(said.strip().splitlines()) == lines
@@ -198,13 +198,15 @@ def refused(folder, name, named, capsys, lines=1):
 def test_a_target_that_keras_would_not_read_is_refused(converted, tmp_path):
     source = converted.parent / "alexnet.safetensors"
     with pytest.raises(UsageError, match=r"\.weights\.h5"):
-        alexnet.convert(source, tmp_path / "alexnet.h5")
+        convert.convert("alexnet", source, tmp_path / "alexnet.h5")
 
 
 def test_a_target_that_cannot_be_written_is_named(converted, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ResourceError, match="cannot be written"):
-        alexnet.convert(converted.parent / "alexnet.safetensors", tmp_path / "file/a.weights.h5")
+        convert.convert(
+            "alexnet", converted.parent / "alexnet.safetensors", tmp_path / "file/a.weights.h5"
+        )
 
 
 # Where the weights are looked for
@@ -221,7 +223,7 @@ def first_kernel(model, name="conv1"):
 
 
 def test_by_default_the_weights_go_where_imagenet_is_looked_for(cache, converted, state, capsys):
-    assert alexnet.main([str(converted.parent / "alexnet.safetensors")]) == 0
+    assert convert.main(["alexnet", str(converted.parent / "alexnet.safetensors")]) == 0
     assert capsys.readouterr().out.strip() == str(cache / "alexnet_imagenet_notop.weights.h5")
     expected = state["features.0.weight"].transpose(2, 3, 1, 0)
     for weights in ("imagenet", "auto"):
@@ -240,7 +242,7 @@ def test_a_file_goes_into_every_trunk(converted, state):
 
 
 def test_without_converted_weights_imagenet_names_the_command(cache):
-    with pytest.raises(ResourceError, match=r"python -m medkeras\.models\.alexnet"):
+    with pytest.raises(ResourceError, match=r"python -m medkeras\.models\.convert alexnet"):
         mrnet.triple((64, 64, 1), weights="imagenet")
 
 
@@ -254,6 +256,6 @@ def test_without_converted_weights_auto_warns_once_and_starts_random(cache, capl
 
 def test_a_damaged_file_in_the_cache_is_named(cache):
     cache.mkdir(parents=True)
-    pretrained.converted("alexnet").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(300))
+    imagenet.converted("alexnet").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(300))
     with pytest.raises(UsageError, match="does not fit"):
         mrnet.views("pretrained", (64, 64, 1), weights="imagenet")

@@ -1,4 +1,5 @@
 import functools
+import inspect
 import json
 import logging
 import socket
@@ -9,10 +10,23 @@ import numpy as np
 import pytest
 
 from medkeras.errors import ResourceError, UsageError
-from medkeras.models import pretrained, transfer
+from medkeras.models import imagenet, transfer
 from medkeras.models.recipe import rebuild
 
-NAMES = list(transfer.BACKBONES)
+# Constructors of keras.applications; one backbone of a family, and the others of it.
+QUICK = {
+    "inception_v3": "InceptionV3",
+    "xception": "Xception",
+    "resnet50": "ResNet50",
+    "vgg16": "VGG16",
+    "densenet121": "DenseNet121",
+    "mobilenet_v2": "MobileNetV2",
+    "efficientnet_v2_b0": "EfficientNetV2B0",
+}
+OTHERS = {f"densenet{n}": f"DenseNet{n}" for n in (169, 201)} | {"vgg19": "VGG19"}
+OTHERS |= {f"efficientnet_b{n}": f"EfficientNetB{n}" for n in (0, 5)}
+ASKED = ("xception", "vgg16", "vgg19", "mobilenet_v2")
+NAMES = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
 value = keras.ops.convert_to_numpy
 SIDE = 75  # the least that every backbone takes
 
@@ -26,9 +40,13 @@ def built(name, channels=3):
 @functools.cache
 def application(name):
     """The backbone as Keras builds it."""
-    return transfer._SPECIFICATIONS[name].build(
-        include_top=False, weights=None, input_shape=(SIDE, SIDE, 3)
-    )
+    return constructor(name)(include_top=False, weights=None, input_shape=(SIDE, SIDE, 3))
+
+
+def constructor(name):
+    number = name.removeprefix("efficientnet_b")
+    title = (QUICK | OTHERS).get(name, f"EfficientNetB{number}")
+    return getattr(keras.applications, title)
 
 
 @pytest.fixture
@@ -47,7 +65,7 @@ def offline(monkeypatch, tmp_path):
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.setattr(pretrained, "_unreachable", {})
+    monkeypatch.setattr(imagenet, "_unreachable", {})
     return tmp_path / "keras" / "models"
 
 
@@ -98,20 +116,18 @@ def test_the_feature_map_is_a_map(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_preprocessing_is_what_the_weights_expect(name, pixels):
     model = built(name)
-    module = {
-        "resnet50": "resnet",
-        "densenet121": "densenet",
-        "efficientnet_v2_b0": "efficientnet_v2",
-    }.get(name, name)
+    # Keras leaves EfficientNet's pixels as they are and standardises them in the network.
+    families = {"resnet50": "resnet", "densenet": "densenet", "efficientnet_b": "densenet"}
+    families |= {"efficientnet_v2_b0": "efficientnet_v2"}
+    module = next((families[start] for start in families if name.startswith(start)), name)
     expected = getattr(keras.applications, module).preprocess_input(pixels.copy())
-    first = "rescaling" if name == "efficientnet_v2_b0" else "rescale"
-    layer = model.get_layer(first)
-    tensor = layer.input if name == "efficientnet_v2_b0" else layer.output
+    last = "normalization" if name.startswith("efficientnet_b") else "rescale"
+    tensor = model.input if name == "efficientnet_v2_b0" else model.get_layer(last).output
     found = keras.Model(model.input, tensor)(pixels) if tensor is not model.input else pixels
     np.testing.assert_allclose(value(found), expected, atol=1e-4)
 
 
-def test_efficientnet_normalises_by_itself(pixels):
+def test_efficientnet_v2_normalises_by_itself(pixels):
     model, plain = built("efficientnet_v2_b0"), application("efficientnet_v2_b0")
     found, expected = (
         value(keras.Model(m.input, next(x for x in m.layers if "normal" in x.name).output)(pixels))
@@ -163,6 +179,55 @@ def test_the_published_xception_heads():
     assert count == 2048 * 1024 + 2 * 1024 + 1024 * 3 + 3
 
 
+def test_the_published_densenet_head():
+    model = transfer.densenet121(
+        (32, 32, 1), 14, units=500, hidden="linear", dropout=0.9, frozen=False, weights=None
+    )
+    assert [layer.name for layer in model.layers[-5:]] == [
+        "relu", "pooling", "head_dense", "head_dropout", "logits"
+    ]  # fmt: skip
+    hidden = model.get_layer("head_dense")
+    assert (hidden.input.shape, hidden.units) == ((None, 1024), 500)
+    assert hidden.activation is keras.activations.linear
+    assert hidden.use_bias
+    assert model.get_layer("head_dropout").rate == 0.9
+    # 6,953,856 of PyTorch's densenet121 without classifier, and the two dense layers.
+    learned = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    assert learned == 6_953_856 + 1024 * 500 + 500 + 500 * 14 + 14
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "parameters", "features"),
+    [
+        (1, 6_575_239, 1280),
+        (2, 7_768_569, 1408),
+        (3, 10_783_535, 1536),
+        (4, 17_673_823, 1792),
+        (5, 28_513_527, 2048),
+        (6, 40_960_143, 2304),
+        (7, 64_097_687, 2560),
+    ],
+)
+def test_efficientnets_are_the_published_ones(number, parameters, features):
+    model = transfer.backbone(f"efficientnet_b{number}", (32, 32, 1), 1, frozen=False, weights=None)
+    assert model.count_params() == parameters + features + 1
+    assert model.get_layer(model.feature_map).output.shape == (None, 1, 1, features)
+
+
+def test_signatures_are_visible():
+    signature = inspect.signature(transfer.efficientnet_b5)
+    assert list(signature.parameters) == [
+        "image_shape", "classes", "units", "dropout", "l2", "pooling", "cut", "weights",
+        "frozen", "hidden",
+    ]  # fmt: skip
+    assert signature.parameters["image_shape"].default == (456, 456, 3)
+    assert transfer.BACKBONES["efficientnet_b5"] is transfer.efficientnet_b5
+    assert all(getattr(transfer, name) is build for name, build in transfer.BACKBONES.items())
+    assert {build.__name__ for build in transfer.BACKBONES.values()} == set(transfer.BACKBONES)
+    assert "Tan and Le 2019" in transfer.efficientnet_b5.__doc__
+
+
 def test_names_do_not_depend_on_what_was_built_before():
     first, second = (
         transfer.inception_v3((SIDE, SIDE, 1), cut="mixed0", weights=None) for _ in range(2)
@@ -189,6 +254,21 @@ def test_training_leaves_the_backbone_alone(pixels):
     after = [value(v) for layer in model.layers[:head] for v in layer.weights]
     assert all((a == b).all() for a, b in zip(before, after, strict=True))
     assert (bias != value(model.get_layer("logits").bias)).any()
+
+
+@pytest.mark.parametrize(("frozen", "momentum"), [(True, 0.99), (False, 0.9)])
+def test_batch_norms_follow_the_batch_only_where_they_learn(
+    frozen, momentum, pixels, small_backbones
+):
+    model = small_backbones["unit"]((SIDE, SIDE, 3), frozen=frozen, weights=None)
+    norm = model.get_layer("conv1_bn")
+    before = value(norm.moving_mean)
+    model(pixels, training=True)
+    assert (value(norm.moving_mean) != before).any() == (not frozen)
+    assert norm.momentum == momentum
+    learning = [v.path.split("/")[-1] for v in model.trainable_variables]
+    backbone = ["kernel", "bias", "gamma", "beta", "kernel", "bias"]
+    assert learning == ([] if frozen else backbone) + ["kernel", "bias"]
 
 
 # L2
@@ -269,6 +349,26 @@ def test_survives_saving(name, cut, tmp_path, pixels):
     assert again.recipe["function"] == f"transfer.{name}"
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_what_a_backbone_is_built_with_is_in_its_recipe(frozen, small_backbones):
+    model = small_backbones["unit"](
+        (32, 32, 1), 2, units=4, frozen=frozen, hidden="linear", weights=None
+    )
+    again = rebuild(json.loads(json.dumps(model.recipe)))
+    assert again.recipe == model.recipe
+    assert model.recipe["function"] == "transfer.unit"
+    assert [x.get_config() for x in again.layers] == [x.get_config() for x in model.layers]
+    assert {x.trainable for x in again.layers if x.name.startswith("conv")} == {not frozen}
+
+
+def test_a_recipe_from_before_frozen_and_hidden_is_rebuilt_as_it_was():
+    arguments = {"image_shape": [32, 32, 1], "classes": 2, "units": 4, "dropout": 0.0}
+    arguments |= {"l2": 0.0, "pooling": "avg", "cut": None}
+    model = rebuild({"function": "transfer.vgg16", "arguments": arguments})
+    assert [x.name for x in model.layers[-4:]] == ["head_dense", "head_bn", "head_relu", "logits"]
+    assert not any(x.trainable for x in model.layers if x.name.startswith("block"))
+
+
 # Arguments
 
 
@@ -281,6 +381,7 @@ def test_survives_saving(name, cut, tmp_path, pixels):
         ({"pooling": "median"}, "median"),
         ({"cut": "mixed7"}, "mixed7"),
         ({"dropout": 1.5}, "dropout"),
+        ({"hidden": "wide"}, "bn_relu, linear; got 'wide'"),
         ({"classes": 0}, "class"),
     ],
 )
@@ -295,7 +396,7 @@ def test_an_argument_that_cannot_be_used_is_named(arguments, named):
 
 @pytest.mark.parametrize("weights", [None, "none"])
 def test_random_weights_ask_nobody(weights, monkeypatch):
-    monkeypatch.setattr(pretrained, "_imagenet", lambda name: pytest.fail("asked for a file"))
+    monkeypatch.setattr(imagenet, "file", lambda name: pytest.fail("asked for a file"))
     assert transfer.vgg16((32, 32, 1), weights=weights).weights_origin == "random"
 
 
@@ -316,6 +417,29 @@ def test_a_file_of_another_backbone_is_refused(shared):
     for name in ("mobilenet_v2", "vgg16"):
         with pytest.raises(UsageError, match=f"does not fit.*expected {name}"):
             transfer.backbone(name, (64, 64, 1), weights=str(path))
+
+
+def test_an_efficientnet_that_learns_is_the_published_one(tmp_path, pixels):
+    # As in Keras's file: deviations stand where its layer takes variances.
+    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    plain = keras.applications.EfficientNetB0(
+        include_top=False, weights=None, input_shape=(32, 32, 3)
+    )
+    layer = next(x for x in plain.layers if isinstance(x, keras.layers.Normalization))
+    layer.set_weights([mean, deviation, np.array(0)])
+    plain.save(tmp_path / "published.h5")
+
+    model = transfer.efficientnet_b0((32, 32, 3), frozen=False, weights=tmp_path / "published.h5")
+
+    assert model.count_params() - 3 * 1281 == 4_049_571
+    rates = [x.rate for x in model.layers if isinstance(x, keras.layers.Dropout)]
+    assert rates == pytest.approx([0.2 * n / 16 for n in (2, 4, 6, 7, 9, 10, 12, 13, 14)])
+    pixels = pixels[:, :32, :32]
+    found = keras.Model(model.input, model.get_layer("normalization").output)(pixels)
+    np.testing.assert_allclose(value(found), (pixels / 255 - mean) / deviation, atol=1e-4)
+    for name in ("stem_conv", "block6a_bn", "top_conv"):
+        loaded, original = (m.get_layer(name).get_weights() for m in (model, plain))
+        assert all((a == b).all() for a, b in zip(loaded, original, strict=True))
 
 
 def test_a_whole_model_of_keras_2_is_loaded(tmp_path):
@@ -403,7 +527,7 @@ def test_a_download_has_a_time_limit_and_ends_in_the_cache(offline, monkeypatch)
 
 def test_a_cached_file_is_used_without_network(offline, monkeypatch):
     offline.mkdir(parents=True)
-    url = pretrained.DOWNLOADS["mobilenet_v2"][0]
+    url = imagenet.DOWNLOADS["mobilenet_v2"][0]
     application("mobilenet_v2").save(offline / url.rpartition("/")[2])
     model = transfer.mobilenet_v2((64, 64, 1), weights="auto")
     assert model.weights_origin == "imagenet"
@@ -411,7 +535,7 @@ def test_a_cached_file_is_used_without_network(offline, monkeypatch):
 
 def test_a_damaged_cached_file_is_named_and_left_alone(offline, caplog):
     offline.mkdir(parents=True)
-    path = offline / pretrained.DOWNLOADS["vgg16"][0].rpartition("/")[2]
+    path = offline / imagenet.DOWNLOADS["vgg16"][0].rpartition("/")[2]
     path.write_bytes(b"\x89HDF half a file")
     with pytest.raises(UsageError, match="damaged"):
         transfer.vgg16((32, 32, 1))
@@ -420,11 +544,36 @@ def test_a_damaged_cached_file_is_named_and_left_alone(offline, caplog):
     assert "RANDOM" in caplog.text
 
 
+def test_the_hashes_of_efficientnet_are_those_of_keras():
+    from keras.src.applications import efficientnet
+
+    for number in range(8):
+        path, md5 = imagenet.DOWNLOADS[f"efficientnet_b{number}"]
+        expected = f"{efficientnet.BASE_WEIGHTS_PATH}efficientnetb{number}_notop.h5"
+        assert imagenet.SOURCE + path == expected
+        assert md5 == efficientnet.WEIGHTS_HASHES[f"b{number}"][1]
+
+
+def test_every_published_backbone_has_imagenet_weights():
+    without = set(transfer.BACKBONES) - set(imagenet.DOWNLOADS) - set(imagenet.CONVERTED)
+    assert without == {"densenet_tiny"}
+
+
 class _Asked(Exception):
     pass
 
 
-@pytest.mark.parametrize("name", ["xception", "vgg16", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *ASKED,
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in imagenet.DOWNLOADS
+            if name not in ASKED
+        ),
+    ],
+)
 def test_the_addresses_are_those_of_keras(name, monkeypatch):
     asked = {}
 
@@ -433,24 +582,20 @@ def test_the_addresses_are_those_of_keras(name, monkeypatch):
         raise _Asked
 
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", ask)
-    path, md5 = pretrained.DOWNLOADS[name]
+    path, md5 = imagenet.DOWNLOADS[name]
     with pytest.raises(_Asked):
-        transfer._SPECIFICATIONS[name].build(
-            include_top=False, weights="imagenet", input_shape=(96, 96, 3)
-        )
+        constructor(name)(include_top=False, weights="imagenet", input_shape=(96, 96, 3))
     # MobileNetV2 has a file for each size; the one for 224 serves them all.
-    assert asked["url"].replace("_1.0_96_", "_1.0_224_") == pretrained.SOURCE + path
+    assert asked["url"].replace("_1.0_96_", "_1.0_224_") == imagenet.SOURCE + path
     assert asked["md5"] == md5
 
 
-def test_a_run_gives_its_backbone_to_the_next(tmp_path):
-    keras.utils.set_random_seed(1)
-    first = transfer.mobilenet_v2((32, 32, 1), 3, units=4, weights=None)
+def test_a_run_gives_its_backbone_to_the_next(tmp_path, small_backbones):
+    first = small_backbones["bgr"]((32, 32, 1), 3, units=4, weights=None)
     recorded = {"recipe": first.recipe}
     (tmp_path / "predictor.json").write_text(json.dumps(recorded), encoding="utf-8")
     first.save(tmp_path / "model.keras")
-    keras.utils.set_random_seed(2)
-    second = transfer.mobilenet_v2((32, 32, 1), 1, weights=str(tmp_path))
+    second = small_backbones["bgr"]((32, 32, 1), 1, weights=str(tmp_path))
     assert second.weights_origin.startswith(f"run {tmp_path.name} sha256 ")
     for layer in second.layers:
         if layer.weights and layer.name != "logits":
