@@ -280,24 +280,25 @@ def _per_class(table, kept):
 
 
 def _per_label(kept):
-    problems = []
+    """Notes findings that few have or lack: others can be learned, and theirs stay undefined."""
+    notes, enough = [], 0
     for name in tables.labels(kept):
-        for value, called in ((1, "positive"), (0, "negative")):
-            patients = kept["group"][kept[name] == value].nunique()
+        sides = ((1, "positive"), (0, "negative"))
+        numbers = {word: kept["group"][kept[name] == value].nunique() for value, word in sides}
+        enough += min(numbers.values()) >= PATIENTS_PER_CLASS
+        for word, patients in numbers.items():
             if patients >= PATIENTS_PER_CLASS:
                 continue
-            reason = f"is a finding with {patients or 'no'} {called} "
+            reason = f"is a finding with {patients or 'no'} {word} "
             reason += "patient" if patients == 1 else "patients"
-            if not patients:  # real sets have columns that nobody filled
-                problems.append(Problem(name, reason, "nothing can be learned of it", "note"))
-                continue
-            reason += (
-                f", expected at least {PATIENTS_PER_CLASS}: one each to train, validate and test"
-            )
-            problems.append(
-                Problem(name, reason, "add exams of other patients, or empty the column")
-            )
-    return problems
+            # Real sets have columns that nobody filled.
+            remedy = "it is undefined in parts without one" if patients else "it cannot be learned"
+            notes.append(Problem(name, reason, remedy, "note"))
+    if enough:
+        return notes
+    reason = f"none has {PATIENTS_PER_CLASS} positive and {PATIENTS_PER_CLASS} negative patients: "
+    reason += "one each to train, validate and test"
+    return [Problem("findings", reason, "add pictures of other patients"), *notes]
 
 
 if __name__ == "__main__":

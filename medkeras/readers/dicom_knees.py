@@ -40,7 +40,7 @@ def both(tags: dict, shape: tuple[int, int], mode: str = "auto") -> bool:
     if tags["body_part"] != "KNEE":
         return False
     frontal = tags["view"] in FRONTAL or (not tags["view"] and toward)
-    return tags["side"] == "B" or bool(frontal and _wide(shape))
+    return tags["side"] == "B" or bool(frontal and wide(shape))
 
 
 def uncut(tags: dict, shape: tuple[int, int]) -> list[str]:
@@ -54,9 +54,14 @@ def uncut(tags: dict, shape: tuple[int, int]) -> list[str]:
         return ["says that it shows both sides, but was not cut"]
     if tags["side"] or tags["body_part"] != "KNEE":
         return []
-    if _wide(shape):
+    if wide(shape):
         return ["a knee without side, wide enough for both knees, but was not cut"]
     return ["a knee without side"]
+
+
+def wide(shape: tuple[int, int]) -> bool:
+    """Says whether a picture of a knee, (rows, columns), lies as films of both do."""
+    return shape[1] >= WIDE * shape[0]
 
 
 def halves(grey: np.ndarray, orientation: str = "") -> tuple[dict[str, np.ndarray], list[str]]:
@@ -92,7 +97,3 @@ def halves(grey: np.ndarray, orientation: str = "") -> tuple[dict[str, np.ndarra
 def _toward(orientation):
     """Returns where the rows lead: R, L, A, P, H, F, or "" where unknown."""
     return orientation.partition("\\")[0]
-
-
-def _wide(shape):
-    return shape[1] >= WIDE * shape[0]

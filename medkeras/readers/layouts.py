@@ -5,6 +5,7 @@ kind inside it:
 
     mrnet       train-acl.csv and the like, or train/axial, valid/sagittal, ...
     chexpert    train.csv or valid.csv with the columns Path and Frontal/Lateral
+    nih         Data_Entry_2017.csv, or another whose name begins so
     knee        JSL.csv, or folders named 0 to 4 with pictures like 9001695L.png
     bone        dataset.csv and images, XR_* folders, images.csv of an import, or any two folders
                 with pictures
@@ -19,15 +20,22 @@ import os
 from pathlib import Path
 
 from medkeras.errors import DataError, Problem
-from medkeras.readers import bone, chexpert, folders, imported, knee, listing, mrnet
+from medkeras.readers import bone, chexpert, folders, imported, knee, listing, mrnet, nih
 
-READERS = {"bone": bone.read, "mrnet": mrnet.read, "chexpert": chexpert.read, "knee": knee.read}
-FITS = {"mrnet": mrnet.fits, "chexpert": chexpert.fits, "knee": knee.fits}
+READERS = {
+    "bone": bone.read,
+    "mrnet": mrnet.read,
+    "chexpert": chexpert.read,
+    "nih": nih.read,
+    "knee": knee.read,
+}
+FITS = {"mrnet": mrnet.fits, "chexpert": chexpert.fits, "nih": nih.fits, "knee": knee.fits}
 NEEDS = {
     "bone": "two or more folders of PNG or JPEG files, one per class; or FracAtlas or MURA",
     "mrnet": "train/axial, train/coronal and train/sagittal with NNNN.npy, and train-acl.csv, "
     "train-abnormal.csv and train-meniscus.csv; the same for valid",
     "chexpert": "train.csv with the columns Path, Frontal/Lateral and the 14 findings, and train",
+    "nih": "Data_Entry_2017.csv, and PNG files of its names anywhere below",
     "knee": "folders 0 to 4 with pictures like 9001695L.png; or JSL.csv and complete_images",
 }
 # Enough to know a kind of folder by; a large one is not walked for it.

@@ -473,19 +473,19 @@ def test_what_is_unknown_contradicts_nothing(exams):
     assert audit.opened(mrnet.read, exams)["group"].nunique() == 7
 
 
-def test_a_finding_that_few_have_is_an_error_and_one_that_nobody_has_a_note(exams):
+def test_findings_that_few_have_are_noted_and_refused_only_where_all_are_such(exams):
     (exams / "train-acl.csv").write_text(
         "".join(f"{exam:04},{int(exam < 2)}\n" for exam in range(8))
     )
     (exams / "train-meniscus.csv").write_text("".join(f"{exam:04},0\n" for exam in range(8)))
+    notes = {one["path"]: one["reason"] for one in audit.opened(mrnet.read, exams).attrs["notes"]}
+    assert notes["acl"] == "is a finding with 2 positive patients"
+    assert notes["meniscus"] == "is a finding with no positive patients"
+    (exams / "train-abnormal.csv").write_text("".join(f"{exam:04},1\n" for exam in range(8)))
     with pytest.raises(DataError) as caught:
         audit.opened(mrnet.read, exams)
     ((path, reason),) = [(problem.path, problem.reason) for problem in caught.value.problems]
-    assert path == "acl" and "2 positive patients, expected at least 3" in reason
-    notes = [
-        note["reason"] for note in caught.value.table.attrs["notes"] if note["path"] == "meniscus"
-    ]
-    assert notes == ["is a finding with no positive patients"]
+    assert path == "findings" and "none has 3 positive and 3 negative patients" in reason
 
 
 # The command.

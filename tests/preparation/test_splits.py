@@ -287,8 +287,12 @@ def test_counts_add_up():
 
 
 def test_real_groups_and_copies_stay_together(shared):
-    for name, copies in (("bones_fracatlas", 2), ("bones_sr2022", 0)):
-        table = audit.checked(bone.read(shared / "data" / name), skip_bad=True)
+    for name, copies, every in (("bones_fracatlas", 2, 1), ("bones_sr2022", 0, 2)):
+        table = bone.read(shared / "data" / name)
+        # Some of the groups, as it takes seconds to decode all of them.
+        groups = sorted(set(table["patient"]))[::every]
+        table = table[table["patient"].isin(groups)].reset_index(drop=True)
+        table = audit.checked(table, skip_bad=True)
         assert table["sha256"].duplicated().sum() == copies
         for seed in range(5):
             divided = splits.by_patient(table, seed=seed)

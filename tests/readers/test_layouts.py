@@ -20,6 +20,8 @@ CHEXPERT = "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding\n"
         (["train/axial/0000.npy"], "mrnet"),
         (["MRNet-v1.0/valid/sagittal/1130.npy"], "mrnet"),
         (["train-acl.csv"], "mrnet"),
+        (["Data_Entry_2017_v2020.csv", "images/a/x.png", "images/b/y.png"], "nih"),
+        (["NIH/Data_Entry_2017.csv"], "nih"),
         (["JSL.csv"], "knee"),
         (["OAI_data/JSL.csv", "OAI_data/complete_images/9001_1.png"], "knee"),
         (["0/9001L.png", "4/9002R.jpg"], "knee"),
@@ -141,6 +143,7 @@ def test_real_folders(shared):
         "bones_fracatlas": "bone",
         "bones_sr2022": "bone",
         "nih64": "bone",
+        "nih_cxr14": "nih",
     }
     for folder, name in names.items():
         assert layouts.recognised(shared / "data" / folder) == name
