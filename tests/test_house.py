@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ MAY_NAME_TENSORFLOW = (
     "medkeras.evaluation.evaluate",
     "medkeras.evaluation.explain",
     "medkeras.evaluation.explain_exams",
+    "medkeras.evaluation.explain_maps",
     "medkeras.serving",
 )
 
@@ -52,6 +54,7 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
     "sklearn": "scikit-learn",
+    "skimage": "scikit-image",
     "_pytest": "pytest",
 }
 
@@ -112,6 +115,18 @@ def imports(nodes):
     return found
 
 
+@cache
+def named(path):
+    """Returns all that a file imports, inside functions too."""
+    return imports(ast.walk(parse(path)))
+
+
+@cache
+def started(name):
+    """Returns what a module of ours imports when it is imported."""
+    return imports(statements(parse(MODULES[name])))
+
+
 def room(name):
     return name.split(".")[1] if name.count(".") else ""
 
@@ -119,7 +134,7 @@ def room(name):
 @each(LIBRARY)
 def test_rooms_import_one_way(path):
     here = room(module_name(path))
-    for name in imports(ast.walk(parse(path))):
+    for name in named(path):
         there = room(name) if name.startswith("medkeras.") else ""
         if not there or there == "__version__":
             continue
@@ -130,7 +145,7 @@ def test_rooms_import_one_way(path):
 
 @each(LIBRARY)
 def test_the_library_knows_no_experiment(path):
-    others = {name.split(".")[0] for name in imports(ast.walk(parse(path)))}
+    others = {name.split(".")[0] for name in named(path)}
     assert not others & {"experiments", "tests", "benchmarks", "run"}
 
 
@@ -139,7 +154,7 @@ def reached(name, seen):
     if name in seen:
         return set()
     seen.add(name)
-    direct = imports(statements(parse(MODULES[name])))
+    direct = started(name)
     parents = {name.rpartition(".")[0]} & set(MODULES)
     for other in (direct & set(MODULES)) | parents:
         direct = direct | reached(other, seen)
@@ -155,10 +170,11 @@ def test_starts_without_keras(name):
 @each(LIBRARY)
 def test_tensorflow_is_named_in_few_places(path):
     if not below(module_name(path), MAY_NAME_TENSORFLOW):
-        names = {name.split(".")[0] for name in imports(ast.walk(parse(path)))}
+        names = {name.split(".")[0] for name in named(path)}
         assert "tensorflow" not in names, "use keras.ops, which runs on every backend"
 
 
+@cache
 def declared(*, tools):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     texts = list(project["project"]["dependencies"]) + ["tensorflow"]
@@ -169,7 +185,7 @@ def declared(*, tools):
 
 @each([*PRODUCT, *TESTS])
 def test_imports_are_declared(path):
-    allowed = declared(tools=path in TESTS)
+    allowed = set(declared(tools=path in TESTS))
     if path in TESTS:
         # pytest brings packaging; nothing but a test may lean on that.
         allowed.add("packaging")
@@ -178,7 +194,7 @@ def test_imports_are_declared(path):
         allowed.add("torch")
     ours = {"medkeras", "experiments", "benchmarks", "tests", "run"}
     ours |= {sibling.stem for sibling in path.parent.iterdir()}
-    for name in imports(ast.walk(parse(path))):
+    for name in named(path):
         top = name.split(".")[0]
         if top in sys.stdlib_module_names or top in ours:
             continue

@@ -1,6 +1,7 @@
 """The model card, `README.md` of a run: what the model is for, and what it is not for."""
 
-import re
+from medkeras.evaluation import card_findings
+from medkeras.evaluation.markdown import entry, plain, table
 
 NOT_STATED = "_not stated_"
 
@@ -59,11 +60,12 @@ def text(run, data, scores, context) -> str:
             if described["alone"]
             else "."
         )
-        + f" Files left out because they could not be read: {skipped}.",
+        + f" Files left out because they could not be read: {skipped}."
+        + card_findings.labels(context["labels"]),
         "## Results on the test part",
-        _metrics(found, words),
-        f"{_overall(found, context['verdict'], many)} Brier score {_entry(found['brier'])}, "
-        f"expected calibration error {_entry(found['ece'])}. {found['n']} {units} of "
+        card_findings.results(found) if many else _metrics(found, words),
+        f"{_overall(found, context['verdict'], many)} Brier score {entry(found['brier'])}, "
+        f"expected calibration error {entry(found['ece'])}. {found['n']} {units} of "
         f"{found['n_patients']} patients; 95 % intervals by resampling patients, none where fewer "
         f"than {found['bootstrap']['fewest_patients']} patients stand behind a number.",
         "## Training",
@@ -71,6 +73,7 @@ def text(run, data, scores, context) -> str:
         "## Limits",
         "One split, one seed; no external test set. Probabilities are not calibrated. "
         + _unmeasured(context["verdict"].get("undefined"), found)
+        + card_findings.never(context["never"])
         + f"Performance by sex, age, scanner or hospital: {NOT_STATED}. Known failure cases: see "
         "the most confident mistakes in `report.html`.",
         "## How to load",
@@ -86,12 +89,6 @@ def text(run, data, scores, context) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def plain(value) -> str:
-    """Escapes what Markdown or HTML would read as markup."""
-    escaped = str(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#|!])", r"\\\1", escaped)
-
-
 def _or_open(value):
     return NOT_STATED if value in (None, "") else plain(value)
 
@@ -100,20 +97,13 @@ def _value(value):
     return "undefined" if value is None else f"{value:.3f}"
 
 
-def _entry(entry):
-    if entry["value"] is None:
-        return f"undefined ({entry.get('undefined', 'no value')})"
-    bounds = "" if entry["low"] is None else f" ({entry['low']:.3f} to {entry['high']:.3f})"
-    return f"{entry['value']:.3f}{bounds}"
-
-
 def _overall(found, verdict, many):
     mean, said = found["mean"]["auc"], plain(verdict["words"])
     if many:
         defined = f"{mean['n_classes']} of {len(found['classes'])} findings"
-        return f"Mean AUC {_entry(mean)}, of {defined}. {said}"
+        return f"{card_findings.scored(found)}Mean AUC {entry(mean)}, of {defined}. {said}"
     return (
-        f"Accuracy {_entry(found['accuracy'])}; always answering “{plain(verdict['common'])}” "
+        f"Accuracy {entry(found['accuracy'])}; always answering “{plain(verdict['common'])}” "
         f"would give {_value(found['majority_accuracy'])}. {said}"
     )
 
@@ -126,14 +116,9 @@ def _unmeasured(names, found):
 
 
 def _counts(counts, words, many):
-    what = f"{words['units']} (patients)" + (", of known" if many else "")
-    head = f"| {what} | " + " | ".join(counts["parts"]) + " |"
-    rule = "|---" * (len(counts["parts"]) + 1) + "|"
-    rows = [
-        f"| {plain(row['name'])} | " + " | ".join(map(_count, row["cells"])) + " |"
-        for row in counts["rows"]
-    ]
-    return "\n".join([head, rule, *rows])
+    head = f"{words['units']} (patients)" + (", of known" if many else "")
+    rows = [[plain(row["name"]), *map(_count, row["cells"])] for row in counts["rows"]]
+    return table([head, *counts["parts"]], rows)
 
 
 def _count(cell):
@@ -142,13 +127,11 @@ def _count(cell):
 
 
 def _metrics(found, words):
-    head = f"| {words['label']} | AUC | sensitivity | specificity | positives / n |"
-    rows = [head, "|---|---|---|---|---|"]
+    rows = []
     for name, own in found["classes"].items():
-        cells = [_entry(own[metric]) for metric in ("auc", "sensitivity", "specificity")]
-        n = f"{own['auc']['n_positive']} / {own['auc']['n']}"
-        rows.append(f"| {plain(name)} | " + " | ".join(cells) + f" | {n} |")
-    return "\n".join(rows)
+        cells = [entry(own[metric]) for metric in ("auc", "sensitivity", "specificity")]
+        rows.append([plain(name), *cells, f"{own['auc']['n_positive']} / {own['auc']['n']}"])
+    return table([words["label"], "AUC", "sensitivity", "specificity", "positives / n"], rows)
 
 
 def _settings(values):

@@ -29,8 +29,7 @@ from sklearn.preprocessing import StandardScaler
 import medkeras
 from medkeras.errors import DataError, MedkerasError, Problem, UsageError
 from medkeras.evaluation import metrics, paired, records, singles
-from medkeras.evaluation.compare import aligned
-from medkeras.evaluation.pages import number
+from medkeras.evaluation.pages import aligned, number
 from medkeras.files import atomic
 
 L2 = 1.0  # scikit-learn's C: the inverse of the penalty on standardised logits
@@ -91,7 +90,8 @@ def combined(finding, runs) -> Combination:
             for name, run, (weight, mean, scale) in zip(inputs, runs, numbers)
         ],
     }
-    predictions = tables[0].assign(logit=values, probability=0.5 * (1 + np.tanh(values / 2)))
+    chances = metrics.probabilities(values, "binary")
+    predictions = tables[0].assign(logit=values, probability=chances)
     return Combination(finding, inputs, tables, fitted, predictions)
 
 

@@ -17,17 +17,13 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pandas as pd
-
 from medkeras.errors import MedkerasError, UsageError
-from medkeras.evaluation import curves, paired, records
-from medkeras.evaluation.pages import number, rendered
+from medkeras.evaluation import compare_rows, curves, paired, records
+from medkeras.evaluation.pages import aligned, rendered
 from medkeras.files import atomic
 from medkeras.preparation import control
 
 TEMPLATE = Path(__file__).with_name("compare.html.j2")
-LONGEST = 40  # characters of a setting that are shown
-SIDES = {"train": "", "validation": "val_"}
 
 
 def write(folder, members) -> str:
@@ -47,21 +43,30 @@ def write(folder, members) -> str:
     folder, runs = Path(folder), records.read(members)
     settings = differing(runs)
     best, differences, notes = paired.pairs(runs)
-    rows = [_row(run) | _columns("difference", differences.get(run.name)) for run in runs]
-    for row in rows:
-        row["difference_from"] = best.name if row["run"] in differences else None
-    atomic.write_csv(folder / "comparison.csv", _table(settings, rows))
+    scored = best.scored if best else []
+    rows = compare_rows.numbers(runs, best, differences)
+    atomic.write_csv(folder / "comparison.csv", compare_rows.table(settings, rows))
     drawn = curves.compared(runs)
     atomic.write_bytes(folder / "comparison.png", drawn)
-    shown = _shown(runs, settings, rows)
+    shown = compare_rows.shown(runs, settings, rows)
     notes = [*_remarks(runs), *notes]
-    worded = {name: paired.words(entry) for name, entry in differences.items()}
+    chosen = "mean AUC of the scored findings" if scored else "AUC"
+    kinds = ["mean of the scored findings", "mean of all findings"] if scored else ["test AUC"]
+    worded = {
+        name: [paired.words(one) for one in ([entry["scored"]] if scored else []) + [entry]]
+        for name, entry in differences.items()
+    }
     context = {
         "table": shown,
         "figure": drawn,
         "unfinished": [run.name for run in runs if run.missing],
         "best": best,
+        "chosen": chosen,
+        "kinds": kinds,
         "differences": worded,
+        "findings": {name: entry.get("findings", {}) for name, entry in differences.items()},
+        "scored": scored,
+        "clear": paired.clear,
         "notes": notes,
         "synthetic": any(run.synthetic for run in runs),
         "date": datetime.now(UTC).strftime("%d %B %Y"),
@@ -72,9 +77,11 @@ def write(folder, members) -> str:
     if best:
         lines.append(
             f"Test AUC minus that of {best.name}, which was best on the validation part "
-            f"(AUC {best.validated:.3f} there):"
+            f"({chosen} {best.validated:.3f} there):"
         )
-        lines += [f"  {name}: {said}" for name, said in worded.items()]
+        for name, said in worded.items():
+            several = zip(kinds, said) if scored else [("", said[0])]
+            lines += [f"  {name}: {' '.join(one).strip()}" for one in several]
     return "\n".join([*lines, *notes, f"comparison: {page}"])
 
 
@@ -92,17 +99,6 @@ def differing(runs) -> list[dict]:
         if len(told) > 1 and not (name.startswith("stage_") and values in kept.values()):
             kept[name] = values
     return [{name: values[k] for name, values in kept.items()} for k in range(len(runs))]
-
-
-def aligned(rows) -> str:
-    """Formats rows of text as columns, the first one to the left."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join(
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))]
-        ).rstrip()
-        for row in rows
-    )
 
 
 def main(arguments=None) -> int:
@@ -126,67 +122,6 @@ def main(arguments=None) -> int:
     return 0
 
 
-def _table(settings, rows):
-    table = []
-    for own, row in zip(settings, rows):
-        # A setting may have the name of another column.
-        own = {name if name not in row else f"{name} (set)": own[name] for name in own}
-        table.append({"run": row["run"], "status": row["status"], **own, **row})
-    return pd.DataFrame(table)
-
-
-def _row(run):
-    """Numbers of a run, None where there are none: the columns of comparison.csv."""
-    curves, best = run.curves(), run.best()
-    epochs = len(curves)
-    row = {"run": run.name, "status": run.missing or "finished", "epochs": epochs}
-    row["best_epoch"] = None if best is None else best + 1
-    for when, at in (("best", best), ("last", epochs - 1 if epochs else None)):
-        for what in ("loss", "auc"):
-            for side, prefix in SIDES.items():
-                value = None if at is None else curves[prefix + what][at]
-                row[f"{side}_{what}_{when}"] = None if pd.isna(value) else float(value)
-    row["kept_validation_auc"] = run.validated
-    tested = run.metrics["mean"]["auc"] if run.metrics else {}
-    return row | _columns("test_auc", tested) | {"test_n": tested.get("n")}
-
-
-def _columns(name, entry):
-    """A number and its interval as columns, empty where there is none."""
-    ends = {"value": "", "low": "_low", "high": "_high"}
-    return {f"{name}{end}": (entry or {}).get(key) for key, end in ends.items()}
-
-
-def _shown(runs, settings, rows):
-    """The table as text, for the page and the terminal; its first row is the head."""
-    names = list(settings[0])
-    head = ["run", *names, "epochs", "best", "loss at best", "AUC at best"]
-    head += ["loss at last", "AUC at last", "test AUC (95 %)", "n"]
-    table = [head]
-    for run, own, row in zip(runs, settings, rows):
-        cells = [run.name, *(_short(own[name]) for name in names)]
-        cells += [str(row["epochs"]), _number(row["best_epoch"], "d")]
-        for when in ("best", "last"):
-            for what in ("loss", "auc"):
-                sides = [_number(row[f"{side}_{what}_{when}"], ".3f") for side in SIDES]
-                cells.append(" / ".join(sides))
-        cells.append(number(run.metrics["mean"]["auc"], 3) if run.metrics else "unfinished")
-        table.append([*cells, _number(row["test_n"], "d")])
-    return table
-
-
-def _number(value, form):
-    return "-" if value is None else f"{value:{form}}"
-
-
-def _short(value):
-    if value is None:
-        return "-"
-    text = f"{value:g}" if isinstance(value, float) else value
-    text = text if isinstance(text, str) else json.dumps(text)
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-
-
 def _remarks(runs):
     """Sentences without which the table or the figure could be misread."""
     found = ["Pairs of numbers are training / validation; best is the epoch that was kept."]
@@ -199,6 +134,8 @@ def _remarks(runs):
         found.append("AUC over the epochs is the mean over the labels of that epoch.")
     if any(len(run.metrics.get("classes", ())) > 1 for run in runs):
         found.append("Test AUC is the mean over the labels or classes in which it is defined.")
+    for names in dict.fromkeys(tuple(run.scored) for run in runs if run.scored):
+        found.append(f"Scored, as the unweighted mean of their AUCs: {', '.join(names)}.")
     for run in runs:
         null = run.environment.get("data", {}).get("null_control")
         if null:

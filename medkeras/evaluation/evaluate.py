@@ -13,10 +13,15 @@ import pandas as pd
 
 from medkeras import errors
 from medkeras.evaluation import metrics
+from medkeras.evaluation.metrics import probabilities
 from medkeras.files import atomic
 from medkeras.preparation import pipeline
 
 FORMAT = 1
+HALVES = (
+    "the first {} are positive against negative; the others, uncertain against negative, are not "
+    "read"
+)
 
 
 @dataclass(frozen=True)
@@ -36,14 +41,16 @@ class Scores:
     classes: list[str]
 
 
-def evaluate(model, data, run, task=None) -> Scores:
+def evaluate(model, data, run, task=None, scored=()) -> Scores:
     """Predicts the validation and test parts and writes the three files above.
 
     Args:
-        model: functional model, raw pixels to logits.
+        model: functional model, raw pixels to logits. Of findings with a third class, uncertain,
+            it has two logits each, of which the first half is read.
         data: `pipeline.Data` or `exams.Data`.
         run: `.folder` is written to; `.seed` seeds the bootstrap.
         task: one of the four; None for that of the data.
+        scored: findings whose mean is reported on its own, such as `chexpert.SCORED`.
 
     Returns:
         The scores, for the report.
@@ -55,14 +62,19 @@ def evaluate(model, data, run, task=None) -> Scores:
     outputs = int(model.output_shape[-1])
     task = task or data.task
     named = classes[1:2] if task == "binary" else classes
-    if len(named) != outputs:
-        raise ValueError(f"model has {outputs} logits, but {len(named)} are expected for {classes}")
+    expected = data.outputs if task == "multilabel" else len(named)
+    if expected != outputs:
+        raise ValueError(f"model has {outputs} logits, but {expected} are expected for {classes}")
     parts = [_part(model, part, named, task) for part in (data.val, data.test)]
     predictions = pd.concat(parts, ignore_index=True)
-    majority = None
-    if task != "multilabel":
+    majority, untrained = None, []
+    if task == "multilabel":
+        predictions = predictions.assign(**_beside(data))
+        untrained = data.untrained
+    else:
         majority = int(np.bincount(data.train.labels, minlength=len(classes)).argmax())
-    found = metrics.measured(predictions, task, majority, run.seed)
+    learned = {"scored": scored, "untrained": untrained}
+    found = metrics.measured(predictions, task, majority, run.seed, **learned)
 
     atomic.write_text(run.folder / "predictions.csv", csv_text(predictions))
     atomic.write_json(run.folder / "metrics.json", found)
@@ -73,7 +85,7 @@ def evaluate(model, data, run, task=None) -> Scores:
 def predictor(model, data, task) -> dict:
     """Describes what prediction needs: recipe of the model, labels, preprocessing."""
     classes = list(data.classes)
-    return {
+    described = {
         "format": FORMAT,
         "task": task,
         "labels": classes,
@@ -87,6 +99,11 @@ def predictor(model, data, task) -> dict:
         "recipe": getattr(model, "recipe", None),
         "feature_map": getattr(model, "feature_map", None),
     }
+    if task == "multilabel":
+        described["untrained"] = data.untrained
+        if data.outputs > len(classes):
+            described["logits"] = HALVES.format(len(classes))
+    return described
 
 
 def logits(model, batches) -> np.ndarray:
@@ -121,15 +138,6 @@ def _forward(model):
     return forward
 
 
-def probabilities(values, task) -> np.ndarray:
-    """Turns logits (n, k) into probabilities (n, k): softmax, or one sigmoid each."""
-    values = np.asarray(values, dtype=np.float64)
-    if task in metrics.EXCLUSIVE:
-        powers = np.exp(values - values.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
-    return 0.5 * (1 + np.tanh(values / 2))
-
-
 def csv_text(predictions) -> str:
     """Formats a table of predictions: the same numbers give the same bytes."""
     return predictions.to_csv(index=False, float_format="%.9g", lineterminator="\n")
@@ -161,6 +169,17 @@ def _part(model, part, named, task):
         columns[f"logit_{name}"] = _as_written(values[:, k])
         columns[f"probability_{name}"] = _as_written(chances[:, k])
     return pd.DataFrame(columns)
+
+
+def _beside(data):
+    """What reports say besides the labels: whose pictures belong together, what is uncertain."""
+    parts, columns = (data.val, data.test), {}
+    if "study" in data.table:
+        columns["study"] = np.concatenate([part.table["study"] for part in parts])
+    uncertain = np.concatenate([part.uncertain for part in parts])
+    for k in np.flatnonzero(uncertain.any(axis=0)):
+        columns[f"uncertain_{data.findings[k]}"] = uncertain[:, k].astype(int)
+    return columns
 
 
 def _label(known, k, task):

@@ -1,68 +1,75 @@
-"""A look at a data set before training: sizes, classes, pictures, as one HTML file.
+"""A look at a data set before training: who, which labels, which sizes, as one HTML file.
 
     python -m medkeras.evaluation.explore data/bone
-    python -m medkeras.evaluation.explore data/bone --out bone.html
+    python -m medkeras.evaluation.explore data/CheXpert-v1.0-small --views all --out chest.html
 
-Prints the recommended input size (the rule stands in `sizes.study`). Nothing is written into
-the data folder, and TensorFlow is not needed.
+Of patients their pictures, age and sex, as far as a set has them; of classes or findings how
+many, alone and together; of pictures a look-up grid and the recommended input size, which is
+printed too (the rule stands in `sizes.study`). All rows are counted. Of more than 2,000 pictures
+that many, evenly spread, are opened, as a large set would take hours: the audit opens every one.
+Nothing is written into the data folder, and TensorFlow is not needed.
 """
 
 import argparse
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from medkeras import errors
-from medkeras.evaluation import plots, sizes
+from medkeras.evaluation import (
+    explore_findings,
+    explore_people,
+    explore_people_plots,
+    explore_pictures,
+    explore_plots,
+    plots,
+)
 from medkeras.evaluation.pages import rendered
-from medkeras.files import atomic, decode
-from medkeras.preparation import verdicts
-from medkeras.readers import layouts
+from medkeras.files import atomic
+from medkeras.phantoms import folder as phantoms
+from medkeras.readers import chexpert, folders, layouts, tables
 
 TEMPLATE = Path(__file__).with_name("explore.html.j2")
-LOOKED_UP = 50
 
 
-def explore(table, name, synthetic=False) -> tuple[str, dict]:
-    """Draws a table of pictures.
+def explore(table, name, synthetic=False) -> tuple[str, dict | None]:
+    """Draws a table of pictures or exams.
 
     Args:
-        table: from a reader: `image`, `path`, `patient`, `label`, `class`.
+        table: from a reader, of classes or of findings; see `readers.tables`.
         name: title of the page.
         synthetic: marks every figure as made from phantoms.
 
     Returns:
-        (HTML, the size study of `sizes.study`).
+        (HTML, the size study of `explore_pictures.measured`, None for exams).
 
     Raises:
         errors.DataError: no picture can be read.
     """
-    found, broken = _measured(table)
-    if not len(found):
-        raise errors.DataError([errors.Problem(path, why, "replace it") for path, why in broken])
-    widths, heights = np.array(list(found.values())).T
-    study = sizes.study(widths, heights)
-    readable = table.loc[list(found)]
-    titles, pictures = _looked_up(readable, broken)
-    centres = study["centres"]
+    files = tables.files(table)
+    unit = "picture" if files == ["image"] else "exam"
+    more = {"unit": unit, "synthetic": synthetic}
+    sound, broken, study = table, [], None
+    if unit == "picture":
+        sound, broken, study = explore_pictures.measured(table, synthetic=synthetic)
+    multilabel = "labels" in table.attrs
     context = {
         "name": name,
         "date": datetime.now(UTC).strftime("%d %B %Y"),
-        "pictures": len(table),
+        "unit": unit,
+        "rows": len(table),
         "patients": table["patient"].nunique(),
-        "alone": bool((table["patient"].astype(str) == table["path"].astype(str)).all()),
+        "alone": explore_people.alone(table),
         "synthetic": synthetic,
-        "size": study
-        | {
-            "figure": plots.sizes(widths, heights, centres, study["recommended"], synthetic),
-            "centres": centres.round().astype(int).tolist(),
-        },
-        "counts": plots.class_counts(readable, synthetic),
-        "grid": plots.grid(pictures, titles, synthetic=synthetic),
+        "people": _people(table, **more),
+        "findings": _findings(table, **more) if multilabel else None,
+        "classes": None if multilabel else plots.class_counts(table, synthetic, unit),
+        "size": study,
+        "grid": explore_pictures.grid(sound, broken, synthetic),
+        "plane": None if unit == "picture" else files[0],
         "broken": broken,
-        "notes": [str(note) for note in table.attrs.get("notes", [])],
+        "notes": [_worded(note) for note in table.attrs.get("notes", [])],
     }
     return rendered(TEMPLATE, context), study
 
@@ -75,57 +82,104 @@ def main(arguments=None) -> int:
     parser.add_argument("data", type=Path, help="the data folder; nothing is written there")
     known = sorted(layouts.READERS)
     parser.add_argument("--reader", choices=known, help="its layout (default: recognised)")
+    views = (*chexpert.VIEWS, "all")
+    parser.add_argument("--views", choices=views, help="of chest X-rays (default: frontal)")
     parser.add_argument("--out", type=Path, default=Path("explore.html"), help="file to write")
     given = parser.parse_args(arguments)
     try:
         if given.out.resolve().is_relative_to(given.data.resolve()):
             raise errors.UsageError(f"--out {given.out} lies in the data folder: choose another")
         reader = given.reader or layouts.recognised(given.data)
-        table = layouts.READERS[reader](given.data)
-        if "class" not in table:
-            raise errors.UsageError(
-                f"{given.data} holds findings, not classes, and only classes are drawn so far: "
-                "python -m medkeras.preparation.audit counts them"
-            )
-        page, study = explore(table, given.data.resolve().name)
+        read = layouts.READERS[reader]
+        if given.views and reader != "chexpert":
+            raise errors.UsageError(f"--views is for chest X-rays, and {given.data} is {reader}")
+        if given.views:
+            read = partial(read, views=given.views)
+        table = read(given.data)
+        page, study = explore(table, given.data.resolve().name, _are_phantoms(given.data))
     except errors.MedkerasError as fault:
         print(fault, file=sys.stderr)
         return fault.exit_code
     atomic.write_text(given.out, page)
-    centres = ", ".join(f"{w:.0f} x {h:.0f}" for w, h in study["centres"])
-    print(f"K-means centres (width x height): {centres}")
-    print(f"recommended size: {study['recommended']} x {study['recommended']}")
+    if study:
+        centres = ", ".join(f"{w} x {h}" for w, h in study["centres"])
+        print(f"K-means centres (width x height): {centres}")
+        print(f"recommended size: {study['recommended']} x {study['recommended']}")
     print(given.out)
     return 0
 
 
-def _measured(table):
-    """Width and height of every sound picture, upright, by the audit's verdict: {index: (w, h)}."""
-    found, broken = {}, []
-    with verdicts.Memory() as memory:
-        for index, file, path in zip(table.index, table["image"], table["path"], strict=True):
-            verdict = verdicts.verdict(file, memory)
-            if "reason" in verdict:
-                broken.append((path, verdict["reason"]))
-            else:
-                found[index] = (verdict["width"], verdict["height"])
-    return found, broken
+def _are_phantoms(root):
+    places = [root, *folders.inside(root)]
+    return any((place / phantoms.STAMP).is_file() for place in places)
 
 
-def _looked_up(table, broken):
-    """Titles and pixels of pictures spread evenly over the table; unreadable ones are noted."""
-    titles, pictures = [], []
-    spread = np.unique(np.linspace(0, len(table) - 1, LOOKED_UP).astype(int))
-    for _, row in table.iloc[spread].iterrows():
-        try:
-            pixels = decode.picture(row["image"]).pixels
-        except decode.Unreadable as fault:
-            broken.append((row["path"], fault.reason))
-            continue
-        step = max(1, max(pixels.shape[:2]) // 320)
-        titles.append(row["class"])
-        pictures.append(pixels[::step, ::step])
-    return titles, pictures
+def _people(table, unit, synthetic):
+    """Tables and figures of patients; None where nothing is known of any."""
+    described = explore_people.characteristics(table, unit)
+    years, counts = explore_people.ages(table), explore_people.records(table)
+    if len(described["rows"]) == 1:
+        return None
+    drawn, figures = explore_people_plots, {}
+    if counts.index.max() > 1:
+        figures["records"] = drawn.records(counts, unit, synthetic)
+        if years is not None:
+            found = explore_people.by_decade(table)
+            figures["decades"] = drawn.decades(found, unit, synthetic)
+    if years is not None:
+        figures["ages"] = drawn.ages(years, table.get("sex"), unit, synthetic)
+    nought = int((table["age"] == 0).sum()) if years is not None else 0
+    return {"described": described, "figures": figures, "age_0": nought}
+
+
+def _findings(table, unit, synthetic):
+    """Tables and figures of findings."""
+    findings, found = tables.labels(table), explore_findings
+    split = explore_people.parts(table)
+    counted = {part: found.counts(own, findings) for part, own in split.items()}
+    blank = "not mentioned" if found.tells_uncertain(table, findings) else "unknown"
+    numbers, ages = found.numbers(table, findings), found.ages(table, findings)
+    combined = found.combinations(table, findings)
+    more = {"unit": unit, "synthetic": synthetic}
+    figures = {
+        "states": explore_plots.states(counted, blank, **more),
+        "numbers": explore_plots.numbers(numbers, **more),
+        "company": explore_plots.company(found.company(table, findings), **more),
+        "combinations": explore_plots.combinations(combined, len(table), synthetic),
+        "together": explore_plots.together(found.together(table, findings), synthetic),
+    }
+    if ages is not None:
+        figures["ages"] = explore_plots.ages_of(ages, synthetic)
+    return {
+        "parts": [
+            {"name": part, "n": len(own), "rows": counted[part].to_dict("index")}
+            for part, own in split.items()
+        ],
+        "states": {state: blank if state == "blank" else state for state in found.STATES},
+        "uncertain": any(own["uncertain"].any() for own in counted.values()),
+        "one": int(numbers.get(1, 0)),
+        "several": int(numbers[numbers.index > 1].sum()),
+        "none": found.NONE if found.NONE in findings else None,
+        "combined": combined,
+        "ages": _by_sex(ages),
+        "figures": figures,
+    }
+
+
+def _by_sex(ages):
+    """Rows of a table, one a finding; None without ages."""
+    if ages is None:
+        return None
+    cells = ages.astype(object).where(ages.notna(), None)
+    rows = [
+        {"name": name or "all", "cells": own.to_dict("records")}
+        for name, own in cells.groupby("finding", sort=False)
+    ]
+    return {"sexes": list(ages["sex"].unique()), "rows": rows}
+
+
+def _worded(note):
+    return f"{note['path']}: {note['reason']}" if isinstance(note, dict) else str(note)
 
 
 if __name__ == "__main__":

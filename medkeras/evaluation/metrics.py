@@ -7,36 +7,30 @@ Tasks and their columns (one `label_`, `logit_`, `probability_` triple per class
     multilabel  a triple per label, NaN where the label is unknown; decided at >= 0.5
     ordinal     a one-hot triple per grade, in order; adds the quadratic-weighted kappa
 
+A multilabel table may have a column `uncertain_<finding>` (1 or 0): then the finding has
+`auc_bounds` besides; and `study`, whose pictures have one report together.
+
 What cannot be computed is null and says why; it never becomes 0 or 0.5, and means leave it out.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
-from sklearn.metrics import average_precision_score, cohen_kappa_score, roc_auc_score
 
-from medkeras.evaluation import calibration, statistics
+from medkeras.evaluation import bounds, calibration, questions, scored_mean, statistics
 
 PER_CLASS = ("auc", "sensitivity", "specificity", "accuracy", "pr_auc")
 EXCLUSIVE = ("multiclass", "ordinal")
 
 
-@dataclass(frozen=True)
-class _Question:
-    """One number asked of one split: its value, and how to recompute it on a resample."""
-
-    value: float | None
-    function: Callable
-    n: int
-    n_positive: int | None
-    groups: list  # pictures (n,) bool: each group must have enough patients for an interval
-    undefined: str  # why there is no value, if there is none
-    share: bool = True  # of independent units: an exact interval exists at 0 and 1
-
-
-def measured(predictions, task, majority=None, seed=0, resamples=statistics.RESAMPLES):
+def measured(
+    predictions,
+    task,
+    majority=None,
+    seed=0,
+    resamples=statistics.RESAMPLES,
+    scored=(),
+    untrained=(),
+):
     """Computes everything in `metrics.json` from a table of predictions.
 
     Args:
@@ -45,14 +39,21 @@ def measured(predictions, task, majority=None, seed=0, resamples=statistics.RESA
         majority: index of the most frequent class of the training split; None if unknown.
         seed: of the bootstrap.
         resamples: number of bootstrap resamples of patients.
+        scored: findings whose mean is reported on its own, under "scored".
+        untrained: findings that training could not teach: their numbers are null, and every
+            mean leaves them out.
 
     Returns:
         A dict for JSON: the test split's numbers, and the validation split's in the same shape
         under "validation". The classes' numbers are one against the rest; "mean" is their
         unweighted mean over the classes in which they are defined.
     """
+    strange = {*scored, *untrained} - set(class_names(predictions))
+    if strange:
+        raise ValueError(f"no predictions of {sorted(strange)}")
     parts = dict(tuple(predictions.groupby("split")))
     options = {"task": task, "majority": majority, "seed": seed, "resamples": resamples}
+    options |= {"scored": list(scored), "untrained": list(untrained)}
     none = predictions.iloc[:0]
     test = _measured(parts.get("test", none), split="test", **options)
     return test | {"validation": _measured(parts.get("val", none), split="val", **options)}
@@ -60,7 +61,8 @@ def measured(predictions, task, majority=None, seed=0, resamples=statistics.RESA
 
 def read(path):
     """Reads a `predictions.csv`; patients and paths stay text, with their leading zeros."""
-    return pd.read_csv(path, dtype={"path": str, "patient": str, "split": str})
+    texts = ("path", "patient", "split", "study")
+    return pd.read_csv(path, dtype=dict.fromkeys(texts, str))
 
 
 def class_names(predictions):
@@ -75,6 +77,15 @@ def arrays(predictions):
     labels = predictions[[f"label_{name}" for name in names]].to_numpy(dtype=float)
     probabilities = predictions[[f"probability_{name}" for name in names]].to_numpy(dtype=float)
     return labels, probabilities, names
+
+
+def probabilities(values, task) -> np.ndarray:
+    """Turns logits (n, k) into probabilities (n, k): softmax, or one sigmoid each."""
+    values = np.asarray(values, dtype=np.float64)
+    if task in EXCLUSIVE:
+        powers = np.exp(values - values.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+    return 0.5 * (1 + np.tanh(values / 2))
 
 
 def decided(probabilities, task):
@@ -114,43 +125,55 @@ def confidence(labels, probabilities, task):
     return probabilities[known], labels[known]
 
 
-def _measured(table, *, split, task, majority, seed, resamples):
-    labels, probabilities, names = arrays(table)
+def _measured(table, *, split, task, majority, seed, resamples, scored, untrained):
+    labels, chances, names = arrays(table)
     patients = table["patient"].astype(str).to_numpy()
-    answers = decided(probabilities, task)
+    answers = decided(chances, task)
+    taught = np.array([name not in untrained for name in names], dtype=bool)
     asked = {
-        (name, metric): question
+        (name, metric): question if taught[k] else questions.never(question)
         for k, name in enumerate(names)
-        for metric, question in _of_class(labels[:, k], probabilities[:, k], answers[:, k]).items()
+        for metric, question in questions.of_class(
+            labels[:, k], chances[:, k], answers[:, k]
+        ).items()
     }
     if task in EXCLUSIVE:
-        asked["accuracy"] = _overall((labels * answers).sum(axis=1))
+        asked["accuracy"] = questions.overall((labels * answers).sum(axis=1))
     elif task == "binary":
         asked["accuracy"] = asked[names[0], "accuracy"]
     if task == "ordinal":
-        asked["kappa"] = _kappa(labels.argmax(axis=1), answers.argmax(axis=1), len(names))
-    known = np.isfinite(labels).any(axis=1)
-    asked["brier"] = _overall(brier(labels, probabilities, task), known, share=False)
+        asked["kappa"] = questions.kappa(labels.argmax(axis=1), answers.argmax(axis=1), len(names))
+    judged = np.where(taught, labels, np.nan)
+    known = np.isfinite(judged).any(axis=1)
+    asked["brier"] = questions.overall(brier(judged, chances, task), known, share=False)
 
-    functions = {key: question.function for key, question in asked.items()}
-    draws = statistics.bootstrap(functions, patients, resamples, seed) if len(table) else {}
-    dropped = {}
-    found = {key: _answer(key, asked[key], draws, patients, dropped) for key in asked}
+    draws, dropped = questions.drawn(asked, patients, resamples, seed), {}
+    found = questions.answered(asked, draws, patients, dropped)
     classes = {name: {metric: found[name, metric] for metric in PER_CLASS} for name in names}
-    error = calibration.expected_error(*confidence(labels, probabilities, task))
+    for name in names:
+        classes[name] |= _bounds(table, name, name in untrained)
+    error = calibration.expected_error(*confidence(judged, chances, task))
+    many = questions.entry(None, len(table), None, "many labels a picture")
     result = {
         "split": split,
         "task": task,
         "decision": "largest probability" if task in EXCLUSIVE else "probability >= 0.5",
         "classes": classes,
-        "mean": {metric: _mean(classes, draws, metric, len(table)) for metric in PER_CLASS},
-        "accuracy": found.get("accuracy", _entry(None, len(table), None, "many labels a picture")),
+        "mean": {m: questions.mean(classes, draws, m, len(table)) for m in PER_CLASS},
+        "accuracy": found.get("accuracy", many),
         "majority_accuracy": _majority(labels, task, majority),
         "brier": found["brier"],
-        "ece": _entry(error, int(known.sum()), None, "nothing with a known label"),
+        "ece": questions.entry(error, int(known.sum()), None, "nothing with a known label"),
     }
     if task == "ordinal":
         result["kappa"] = found["kappa"]
+    if task == "multilabel":
+        result["untrained"] = untrained
+    if scored:
+        result["scored"] = scored_mean.means(classes, draws, scored, len(table))
+        if "study" in table:
+            options = (resamples, seed, dropped)
+            result["scored"]["by_study"] = scored_mean.by_study(table, scored, untrained, *options)
     return result | {
         "n": len(table),
         "n_patients": len(set(patients)),
@@ -165,100 +188,19 @@ def _measured(table, *, split, task, majority, seed, resamples):
     }
 
 
-def _of_class(labels, probabilities, answers):
-    """The questions asked of one class against the rest, on the pictures with a known label."""
-    known = np.isfinite(labels)
-    positive, negative = known & (labels == 1), known & (labels == 0)
-    n, n_positive, n_negative = int(known.sum()), int(positive.sum()), int(negative.sum())
-    y, p = positive[known], probabilities[known]
-    ranked = n_positive > 0 and n_negative > 0
-
-    def question(value, function, groups, undefined, share=True):
-        return _Question(value, function, n, n_positive, groups, undefined, share)
-
-    def share(hits, among, undefined):
-        value = float(hits[among].mean()) if among.any() else None
-        return question(value, statistics.share(hits, among), [among], undefined)
-
-    def curve(measure, area, undefined, defined, is_share):
-        value = float(measure(y, p)) if defined else None
-        on_known = area(y, p) if defined else None
-        return question(
-            value,
-            lambda w: on_known(w[:, known]) if defined else np.full(len(w), np.nan),
-            [positive, negative] if ranked else [positive],
-            undefined,
-            is_share,
-        )
-
-    missing = "0 positives" if n_positive == 0 else "0 negatives"
-    return {
-        "auc": curve(roc_auc_score, statistics.auc, missing, ranked, True),
-        "sensitivity": share(answers, positive, "0 positives"),
-        "specificity": share(~answers, negative, "0 negatives"),
-        "accuracy": share(np.where(positive, answers, ~answers), known, "no known labels"),
-        "pr_auc": curve(
-            average_precision_score,
-            statistics.average_precision,
-            "0 positives",
-            n_positive > 0,
-            False,
-        ),
-    }
-
-
-def _overall(per_picture, known=None, share=True):
-    known = np.ones(len(per_picture), dtype=bool) if known is None else known
-    n = int(known.sum())
-    value = float(per_picture[known].mean()) if n else None
-    function = statistics.share(per_picture, known)
-    return _Question(value, function, n, None, [known], "nothing with a known label", share)
-
-
-def _kappa(truth, answer, grades):
-    n = len(truth)
-    value = None
-    if len(set(truth) | set(answer)) > 1:
-        every = list(range(grades))
-        value = float(cohen_kappa_score(truth, answer, labels=every, weights="quadratic"))
-    function = statistics.quadratic_kappa(truth, answer, grades)
-    return _Question(value, function, n, None, [np.ones(n, dtype=bool)], "one grade only", False)
-
-
-def _answer(key, question, draws, patients, dropped):
-    """Adds an interval, where at least ten patients stand behind every group that is needed."""
-    entry = _entry(question.value, question.n, question.n_positive, question.undefined)
-    behind = min(len(set(patients[group])) for group in question.groups)
-    if entry["value"] is None or behind < statistics.FEWEST_PATIENTS:
-        return entry
-    low, high, lost = statistics.interval(draws[key])
-    if lost:
-        dropped["/".join(key) if isinstance(key, tuple) else key] = lost
-    if low is not None and low == high:
-        # Resampling finds nothing to vary: an interval of no width would claim too much.
-        exact = question.share and entry["value"] in (0.0, 1.0)
-        low, high = statistics.exact_interval(entry["value"], behind) if exact else (None, None)
-    return entry | {"low": low, "high": high}
-
-
-def _mean(classes, draws, metric, n):
-    """Unweighted mean over the classes in which the metric is defined, with its interval."""
-    defined = {name: c[metric] for name, c in classes.items() if c[metric]["value"] is not None}
-    entry = _entry(
-        np.mean([one["value"] for one in defined.values()]) if defined else None,
-        n,
-        None,
-        "undefined in every class",
-    )
-    entry["n_classes"] = len(defined)
-    if not defined or any(one["low"] is None for one in defined.values()):
-        return entry
-    values = np.mean([draws[name, metric] for name in defined], axis=0)
-    low, high, _ = statistics.interval(values)
-    if low is None or low == high:
-        low = float(np.mean([one["low"] for one in defined.values()]))
-        high = float(np.mean([one["high"] for one in defined.values()]))
-    return entry | {"low": low, "high": high}
+def _bounds(table, name, untrained):
+    """How far the AUC moves with the labels that are uncertain; empty where none is."""
+    column = f"uncertain_{name}"
+    if column not in table or not table[column].any():
+        return {}
+    uncertain = table[column].to_numpy(bool)
+    found = {"low": None, "high": None, "n_uncertain": int(uncertain.sum())}
+    if untrained:
+        return {"auc_bounds": found | {"undefined": questions.NEVER}}
+    ends = bounds.auc(table[f"label_{name}"], table[f"probability_{name}"], uncertain)
+    if ends is None:
+        return {"auc_bounds": found | {"undefined": "one class in every resolution"}}
+    return {"auc_bounds": found | dict(zip(("low", "high"), ends))}
 
 
 def _majority(labels, task, majority):
@@ -267,10 +209,3 @@ def _majority(labels, task, majority):
         return None
     hits = labels[:, 0] == majority if task == "binary" else labels[:, majority]
     return float(hits.mean())
-
-
-def _entry(value, n, n_positive, undefined):
-    defined = value is not None and np.isfinite(value)
-    entry = {"value": float(value) if defined else None, "low": None, "high": None}
-    entry |= {"n": n, "n_positive": n_positive}
-    return entry if defined else entry | {"undefined": undefined}

@@ -30,21 +30,18 @@ def panel(picture, coarse, mask=None, synthetic=False) -> bytes:
         mask: bool (height, width), or None.
         synthetic: writes "synthetic data" on it.
     """
-    grey = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
-    strength = resized(coarse, picture.shape[:2])
-    strength = strength / strength.max() if strength.max() > 0 else strength
-    size = _panel_size(picture.shape[:2])
-    shown = [Image.fromarray(one).resize(size) for one in (grey, _warmed(grey, strength))]
+    size = panel_size(picture.shape[:2])
+    shown = [Image.fromarray(rgb(picture)).resize(size), heated(picture, coarse)]
     if mask is not None:
-        shown.append(_outlined(shown[0], mask))
+        shown.append(outlined(shown[0], mask))
     sheet = Image.new("RGB", (len(shown) * (size[0] + GAP) - GAP, SHOWN), "white")
     for n, one in enumerate(shown):
         sheet.paste(one, (n * (size[0] + GAP), 0))
     notes = [] if coarse.max() > 0 else [((size[0] + 10, 6), NO_EVIDENCE)]
     notes += [((6, SHOWN - 16), "synthetic data")] if synthetic else []
     for place, text in notes:
-        _written(sheet, place, text)
-    return _png(sheet)
+        written(sheet, place, text)
+    return png(sheet)
 
 
 def montage(volumes, maps, lesions, title, each=3, synthetic=False) -> bytes:
@@ -64,32 +61,32 @@ def montage(volumes, maps, lesions, title, each=3, synthetic=False) -> bytes:
     strongest = max(float(one.max()) for one in maps.values()) or 1.0
     total = sum(float(one.sum()) for one in maps.values()) or 1.0
     shape = next(iter(volumes.values())).shape[1:]
-    pair = 2 * _panel_size(shape)[0] + GAP + MARGIN
+    pair = 2 * panel_size(shape)[0] + GAP + MARGIN
     row = 2 * LINE + SHOWN + MARGIN
     sheet = Image.new("RGB", (each * pair + MARGIN, len(maps) * row + 3 * LINE + MARGIN), "white")
-    _line(sheet, (MARGIN, 6), title, INK, 17)
+    line(sheet, (MARGIN, 6), title, INK, 17)
     if synthetic:
-        _line(sheet, (sheet.width - MARGIN, 8), "synthetic data", INK, 14, "ra")
+        line(sheet, (sheet.width - MARGIN, 8), "synthetic data", INK, 14, "ra")
     for place, (plane, coarse) in enumerate(maps.items()):
         top, lesion = LINE + MARGIN + place * row, lesions.get(plane)
         activity = coarse.sum(axis=(1, 2), dtype=np.float64)
         words = f"{share(activity.sum() / total)} of all heat" if activity.any() else NO_EVIDENCE
-        end = _line(sheet, (MARGIN, top), f"{plane}: {words}", INK, 14)
+        end = line(sheet, (MARGIN, top), f"{plane}: {words}", INK, 14)
         if lesion is not None:
             numbers = np.flatnonzero(lesion.any(axis=(1, 2))) + 1
             words = f"outlined: the known lesion, slices {numbers[0]} to {numbers[-1]}"
-            _line(sheet, (end + MARGIN, top), words, KNOWN, 14)
+            line(sheet, (end + MARGIN, top), words, KNOWN, 14)
         for n, number in enumerate(most_active(activity, each)):
             left = MARGIN + n * pair
             words = f"slice {number + 1} of {len(coarse)}"
             words += f", {share(activity[number] / total)}" if activity[number] else ""
-            _line(sheet, (left, top + LINE), words, SOFT, 13)
+            line(sheet, (left, top + LINE), words, SOFT, 13)
             strength = resized(coarse[number], shape) / strongest
             mask = None if lesion is None else lesion[number]
             for side, one in enumerate(_beside(volumes[plane][number], strength, mask)):
                 sheet.paste(one, (left + side * (one.width + GAP), top + 2 * LINE))
     _scale(sheet, sheet.height - LINE - 6)
-    return _png(sheet)
+    return png(sheet)
 
 
 def most_active(activity, most) -> np.ndarray:
@@ -98,30 +95,47 @@ def most_active(activity, most) -> np.ndarray:
     return np.sort(np.lexsort((from_middle, -np.asarray(activity)))[:most])
 
 
-def _panel_size(shape):
+def heated(picture, coarse):
+    """Lays a map (h, w) over a picture (height, width, 1 or 3), as strong as its own maximum.
+
+    Returns:
+        A PIL image as large as a panel.
+    """
+    strength = resized(coarse, picture.shape[:2])
+    strength = strength / strength.max() if strength.max() > 0 else strength
+    return Image.fromarray(warmed(rgb(picture), strength)).resize(panel_size(picture.shape[:2]))
+
+
+def rgb(picture):
+    """Gives a picture (height, width, 1 or 3) three channels."""
+    return np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
+
+
+def panel_size(shape):
+    """Returns (width, height) at which a picture of (height, width) is shown."""
     return max(1, round(SHOWN * shape[1] / shape[0])), SHOWN
 
 
 def _beside(pixels, strength, mask):
     """A slice, and the same under heat 0..1, with the lesion outlined where a mask is given."""
     grey = np.repeat(pixels[:, :, None], 3, axis=2)
-    size = _panel_size(pixels.shape)
-    plain, warm = (Image.fromarray(one).resize(size) for one in (grey, _warmed(grey, strength)))
-    return plain, warm if mask is None else _outlined(warm, mask)
+    size = panel_size(pixels.shape)
+    plain, warm = (Image.fromarray(one).resize(size) for one in (grey, warmed(grey, strength)))
+    return plain, warm if mask is None else outlined(warm, mask)
 
 
 def _scale(sheet, top):
     """Writes what the colours of a montage mean."""
-    end = _line(sheet, (MARGIN, top), "heat: none", SOFT, 13)
+    end = line(sheet, (MARGIN, top), "heat: none", SOFT, 13)
     ramp = np.linspace(0, 1, SHOWN // 2)[None].repeat(10, axis=0)
     dark = np.full((*ramp.shape, 3), 70, np.uint8)
     left = round(end) + 8
-    sheet.paste(Image.fromarray(_warmed(dark, ramp)), (left, top + 4))
+    sheet.paste(Image.fromarray(warmed(dark, ramp)), (left, top + 4))
     words = "strongest of this exam; a slice's % is its share of all heat. Slices count from 1."
-    _line(sheet, (left + ramp.shape[1] + 8, top), words, SOFT, 13)
+    line(sheet, (left + ramp.shape[1] + 8, top), words, SOFT, 13)
 
 
-def _warmed(grey, strength):
+def warmed(grey, strength):
     """Lays heat, 0..1 (height, width), over a picture (height, width, 3)."""
     from matplotlib import colormaps
 
@@ -130,11 +144,12 @@ def _warmed(grey, strength):
     return (grey * (1 - opacity) + colour * opacity).astype(np.uint8)
 
 
-def _outlined(image, mask):
+def outlined(image, mask):
+    """Draws the edge of a mask, bool (height, width), on an image of any size."""
     large = np.asarray(Image.fromarray(mask).resize(image.size, Image.Resampling.NEAREST))
-    outlined = np.asarray(image).copy()
-    outlined[_outline(large)] = OUTLINE
-    return Image.fromarray(outlined)
+    drawn = np.asarray(image).copy()
+    drawn[_outline(large)] = OUTLINE
+    return Image.fromarray(drawn)
 
 
 def _outline(mask):
@@ -149,25 +164,27 @@ def _outline(mask):
 
 def thumbnail(picture, synthetic=False, height=150) -> bytes:
     """Draws a picture (height, width, 1 or 3), uint8, at a small height, as PNG."""
-    image = Image.fromarray(np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture)
+    image = Image.fromarray(rgb(picture))
     image = image.resize((max(1, round(height * image.width / image.height)), height))
     if synthetic:
-        _written(image, (6, height - 16), "synthetic data")
-    return _png(image)
+        written(image, (6, height - 16), "synthetic data")
+    return png(image)
 
 
-def _written(image, place, text):
+def written(image, place, text):
+    """Writes white words on a picture, readable on any grey."""
     ImageDraw.Draw(image).text(place, text, fill="white", stroke_width=2, stroke_fill="black")
 
 
-def _line(sheet, place, text, colour, size, anchor="la"):
+def line(sheet, place, text, colour, size, anchor="la"):
     """Writes a line of text and returns where it ends, pixels from the left."""
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size)
     draw.text(place, text, fill=colour, font=font, anchor=anchor)
     return place[0] + draw.textlength(text, font=font)
 
 
-def _png(image):
+def png(image) -> bytes:
+    """Encodes an image."""
     out = io.BytesIO()
     image.save(out, "PNG")
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""Fills HTML templates: numbers worded, pictures embedded, everything else escaped."""
+"""Fills HTML templates: numbers worded, pictures embedded, all else escaped; and plain tables."""
 
 from base64 import b64encode
 from pathlib import Path
@@ -50,3 +50,14 @@ def share(value) -> str:
 def png(data) -> Markup:
     """Makes PNG bytes an address that needs no file."""
     return Markup("data:image/png;base64," + b64encode(data).decode())
+
+
+def aligned(rows) -> str:
+    """Formats rows of text as columns, the first one to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))]
+        ).rstrip()
+        for row in rows
+    )

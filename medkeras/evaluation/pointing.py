@@ -1,6 +1,6 @@
 """The pointing game: does the hottest point of a map lie in the known lesion?"""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
@@ -31,6 +31,32 @@ def masks(table, shape):
         if mask.any():
             found[row] = mask
     return found
+
+
+def marked(row, finding, shape):
+    """Reads the known lesion of one finding of a picture, stretched as the picture was.
+
+    That of `<root>/valid/patient00301/study1/view1_frontal.jpg` is
+    `<root>/masks/Pleural_Effusion/valid/patient00301/study1/view1_frontal.png`, as
+    `phantoms.chest` writes it. What cannot be read is no mask, as in `lesions`.
+
+    Args:
+        row: of the table, with `path` and `image`.
+        finding: "Pleural Effusion", ...
+        shape: (height, width).
+
+    Returns:
+        bool (height, width), or None where nothing is marked.
+    """
+    if not row["image"].endswith("/" + row["path"]):
+        return None
+    place = PurePosixPath(finding.replace(" ", "_"), row["path"]).with_suffix(".png")
+    try:
+        pixels = decode.picture(Path(row["image"].removesuffix(row["path"]), "masks", place)).pixels
+    except decode.Unreadable:
+        return None
+    mask = _stretched((pixels if pixels.ndim == 2 else pixels.max(axis=2)) > 0, shape)
+    return mask if mask.any() else None
 
 
 def lesions(exam, finding, volumes) -> dict:
@@ -133,6 +159,27 @@ def game(maps, masks, patients, seed=0) -> dict:
     if entry is None:
         return {"pointing_game": None, "reason": UNKNOWN}
     return {"pointing_game": entry | {"target": "true class"}}
+
+
+def by_finding(played, findings, seed=0) -> dict:
+    """Scores hits of each finding, and all together.
+
+    Args:
+        played: (finding, whether it was a hit, chance of a random point, patient) of each map.
+        findings: names; one without maps gets None.
+        seed: of the bootstrap.
+
+    Returns:
+        {"findings": {name: entry}, "pointing_game": entry}, see `scored`; with a "reason" where
+        there are no maps at all.
+    """
+
+    def score(rows):
+        return scored(*(list(column) for column in zip(*rows)), seed) if rows else None
+
+    own = {name: score([row[1:] for row in played if row[0] == name]) for name in findings}
+    reason = {} if played else {"reason": UNKNOWN}
+    return {"findings": own, "pointing_game": score([row[1:] for row in played]), **reason}
 
 
 def scored(right, chances, patients, seed=0) -> dict | None:

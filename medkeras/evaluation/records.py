@@ -53,9 +53,22 @@ class Record:
         return bool(self.environment.get("data", {}).get("sample"))
 
     @property
+    def scored(self) -> list[str]:
+        """Findings whose mean the run reports on its own; none where it scores no such mean."""
+        return list(self.metrics.get("scored", {}).get("findings", ()))
+
+    @property
+    def untrained(self) -> list[str]:
+        """Findings that its training part could not teach."""
+        return list(self.metrics.get("untrained", ()))
+
+    @property
     def validated(self) -> float | None:
-        """AUC of the kept weights on the validation part, of several classes their mean."""
-        return self.metrics["validation"]["mean"]["auc"]["value"] if self.metrics else None
+        """AUC of the kept weights on the validation part: of the scored findings, else the mean."""
+        if not self.metrics:
+            return None
+        found = self.metrics["validation"]
+        return (found["scored"] if self.scored else found["mean"])["auc"]["value"]
 
     @property
     def settings(self) -> dict:
@@ -189,11 +202,16 @@ def _json(path):
 def _scores(path):
     content = _json(path)
     try:
-        aucs = [part["mean"]["auc"] for part in (content, content["validation"])]
+        parts = (content, content["validation"])
+        means = [part["mean"]["auc"] for part in parts]
+        if "scored" in content:
+            means += [part["scored"]["auc"] for part in parts]
+            means += [None] * (not isinstance(content["scored"]["findings"], list))
     except (KeyError, TypeError):
-        aucs = [None]
-    if not all(isinstance(auc, dict) and {"value", "low", "high", "n"} <= set(auc) for auc in aucs):
-        raise ValueError("it lacks the mean AUC of the test or the validation part")
+        means = [None]
+    needed = {"value", "low", "high", "n"}
+    if not all(isinstance(auc, dict) and needed <= set(auc) for auc in means):
+        raise ValueError("it lacks a mean AUC of the test or the validation part")
     return content
 
 

@@ -13,13 +13,22 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from medkeras.evaluation import card, curves, diagram, metrics, mistakes, plots, sizes, summary
+from medkeras.evaluation import (
+    card,
+    diagram,
+    findings,
+    metrics,
+    mistakes,
+    plots,
+    report_figures,
+    sizes,
+    summary,
+)
 from medkeras.evaluation.pages import rendered
 from medkeras.files import atomic
 from medkeras.preparation import control, copies
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-LOOKED_UP = 50
 
 
 def write(run, model, data, scores, cams=None) -> Path:
@@ -48,6 +57,7 @@ def _context(run, model, data, scores, cams):
     environment = _json(run.folder / "environment.json")
     described = environment.get("data", {})
     table = data.table
+    shown = findings.judged(scores)
     return {
         "experiment": run.experiment,
         "folder": Path(run.folder).name,
@@ -57,6 +67,9 @@ def _context(run, model, data, scores, cams):
         "task": scores.task,
         "classes": scores.classes,
         "metrics": scores.metrics,
+        "names": findings.ordered(scores.metrics),
+        "never": findings.never(data, scores.metrics),
+        "labels": findings.labels(data),
         "verdict": summary.verdict(scores, data),
         "words": summary.words(data),
         "data": {
@@ -68,9 +81,9 @@ def _context(run, model, data, scores, cams):
             "image_shape": " × ".join(map(str, data.image_shape)),
         },
         "size": _sizes(data, synthetic),
-        "figures": _figures(run, data, scores, synthetic),
-        "outcomes": _outcomes(scores),
-        "mistakes": mistakes.surest(data, scores, synthetic),
+        "figures": report_figures.drawn(run, data, shown, synthetic),
+        "outcomes": _outcomes(shown),
+        "mistakes": mistakes.surest(data, shown, synthetic),
         "gallery": cams.items if cams else [],
         "cams": cams,
         "diagram": Markup(diagram.svg(model)),
@@ -90,49 +103,13 @@ def _tally(problems):
     return Counter(map(copies.unnamed, reasons)).most_common()
 
 
-def _figures(run, data, scores, synthetic):
-    test = scores.predictions[scores.predictions["split"] == "test"]
-    labels, chances, names = metrics.arrays(test)
-    figures = {"counts": _counted(data, synthetic)}
-    picked = np.unique(np.linspace(0, len(data.train) - 1, LOOKED_UP).astype(int))
-    titles = _titles(data.train.table.iloc[picked], data.findings)
-    figures["grid"] = plots.grid(data.train.pictures(picked), titles, synthetic=synthetic)
-    history = run.folder / "history.csv"
-    if history.is_file() and len(records := pd.read_csv(history)):
-        figures["history"] = curves.learned(records, synthetic, data.findings)
-    if len(test):
-        patients = test["patient"].to_numpy()
-        figures["roc"] = plots.roc(labels, chances, names, patients, run.seed, synthetic)
-        figures["pr"] = plots.precision_recall(labels, chances, names, synthetic)
-        pair = metrics.confidence(labels, chances, scores.task)
-        figures["calibration"] = plots.reliability(*pair, synthetic=synthetic)
-        if scores.task != "multilabel":
-            truth, answers, _ = mistakes.decisions(labels, chances, scores.task)
-            figures["confusion"] = plots.confusion(truth, answers, scores.classes, synthetic)
-    return figures
-
-
-def _counted(data, synthetic):
-    if data.findings:
-        return plots.finding_counts(data.table, data.findings, synthetic, data.unit)
-    return plots.class_counts(data.table, synthetic, data.unit)
-
-
-def _titles(table, findings):
-    """Returns the class of each row, or a list of its findings."""
-    if not findings:
-        return list(table["class"])
-    rows = table[list(findings)].astype(float)
-    return [
-        "unknown" if row.isna().all() else list(row.index[row == 1]) for _, row in rows.iterrows()
-    ]
-
-
 def _outcomes(scores):
     test = scores.predictions[scores.predictions["split"] == "test"]
     if scores.task != "multilabel" or test.empty:
         return []
-    return mistakes.outcomes(*metrics.arrays(test))
+    rows = {row["name"]: row for row in mistakes.outcomes(*metrics.arrays(test))}
+    never = scores.metrics.get("untrained", ())
+    return [rows[name] for name in findings.ordered(scores.metrics) if name not in never]
 
 
 def _sizes(data, synthetic):

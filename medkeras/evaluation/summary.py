@@ -11,6 +11,7 @@ FINDINGS = {
     "below": "It lies below 0.5 for {}: worse than guessing.",
     "few": "Too few patients for an interval: {}.",
     "undefined": "Undefined, for want of known positives or negatives in the test part: {}.",
+    "never": "Never trained, for want of positives or negatives in the training part: {}.",
 }
 
 
@@ -89,11 +90,12 @@ def verdict(scores, data) -> dict:
 
     Returns:
         "words"; of classes also "common" and "baseline"; of findings "above", "around", "below",
-        "few" and "undefined": the names of those whose interval lies above, around or below 0.5,
-        that have too few patients for one, and that have no AUC.
+        "few", "undefined" and "never": the names of those whose interval lies above, around or
+        below 0.5, that have too few patients for one, that have no AUC, and that were never
+        trained.
     """
     if data.findings:
-        return _of_findings(scores.metrics["classes"])
+        return _of_findings(scores.metrics)
     found, label = scores.metrics["accuracy"], data.train.labels
     common = scores.classes[int(np.bincount(label, minlength=len(scores.classes)).argmax())]
     baseline = scores.metrics["majority_accuracy"]
@@ -116,16 +118,17 @@ def verdict(scores, data) -> dict:
     return {"common": common, "baseline": baseline, "words": words}
 
 
-def _of_findings(classes):
-    names = {place: [] for place in ("above", "around", "below", "few", "undefined")}
+def _of_findings(found):
+    classes, never = found["classes"], found.get("untrained", ())
+    names = {place: [] for place in ("above", *FINDINGS)}
     for name, own in classes.items():
-        names[_place(own["auc"], GUESS)].append(name)
+        names["never" if name in never else _place(own["auc"], GUESS)].append(name)
     some = f": {', '.join(names['above'])}" if names["above"] else ""
     said = [
         f"The whole interval of the AUC lies above {GUESS}, the value of guessing, for "
         f"{len(names['above']) or 'none'} of {len(classes)} findings{some}."
     ]
-    if len(names["few"] + names["undefined"]) == len(classes):
+    if len(names["few"] + names["undefined"] + names["never"]) == len(classes):
         said = ["No finding has an interval of its AUC: read this as a trial of the method."]
     for place, text in FINDINGS.items():
         if names[place]:

@@ -48,7 +48,16 @@ def history(epochs=6, best=4, labels=(), auc=0.8):
     return table
 
 
-def write(folder, predictions=None, *, epochs=None, values=None, sample=False, status="finished"):
+def write(
+    folder,
+    predictions=None,
+    *,
+    epochs=None,
+    values=None,
+    sample=False,
+    status="finished",
+    **judged,
+):
     """Writes a run folder; without predictions it is one that was not evaluated."""
     folder.mkdir(parents=True)
     number = len(list(folder.parent.iterdir()))
@@ -60,7 +69,7 @@ def write(folder, predictions=None, *, epochs=None, values=None, sample=False, s
     }
     if predictions is not None:
         task = "binary" if len(metrics.class_names(predictions)) == 1 else "multilabel"
-        files["metrics"] = metrics.measured(predictions, task, resamples=50)
+        files["metrics"] = metrics.measured(predictions, task, resamples=50, **judged)
         predictions.to_csv(folder / "predictions.csv", index=False, lineterminator="\n")
     for name, content in files.items():
         (folder / f"{name}.json").write_text(json.dumps(content))

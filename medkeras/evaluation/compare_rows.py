@@ -1,0 +1,104 @@
+"""The table of a comparison: what each run was set to, what it reached, and the differences."""
+
+import json
+
+import pandas as pd
+
+from medkeras.evaluation.pages import number
+
+LONGEST = 40  # characters of a setting that are shown
+SIDES = {"train": "", "validation": "val_"}
+
+
+def numbers(runs, best, differences) -> list[dict]:
+    """Collects the numbers of each run, None where there are none.
+
+    Args:
+        runs: list of `records.Record`.
+        best: the run that the others were compared with, or None.
+        differences: from `paired.pairs`.
+    """
+    scored, rows = best.scored if best else [], []
+    for run in runs:
+        row = _row(run) | _columns("difference", differences.get(run.name))
+        row["difference_from"] = best.name if run.name in differences else None
+        if any(run.scored for run in runs):
+            row |= _of_scored(run, differences, scored)
+        rows.append(row)
+    return rows
+
+
+def table(settings, rows) -> pd.DataFrame:
+    """Makes the table of comparison.csv: a row a run, settings before numbers."""
+    found = []
+    for own, row in zip(settings, rows):
+        # A setting may have the name of another column.
+        own = {name if name not in row else f"{name} (set)": own[name] for name in own}
+        found.append({"run": row["run"], "status": row["status"], **own, **row})
+    return pd.DataFrame(found)
+
+
+def _row(run):
+    """Numbers of a run alone."""
+    curves, best = run.curves(), run.best()
+    epochs = len(curves)
+    row = {"run": run.name, "status": run.missing or "finished", "epochs": epochs}
+    row["best_epoch"] = None if best is None else best + 1
+    for when, at in (("best", best), ("last", epochs - 1 if epochs else None)):
+        for what in ("loss", "auc"):
+            for side, prefix in SIDES.items():
+                value = None if at is None else curves[prefix + what][at]
+                row[f"{side}_{what}_{when}"] = None if pd.isna(value) else float(value)
+    row["kept_validation_auc"] = run.validated
+    tested = run.metrics["mean"]["auc"] if run.metrics else {}
+    return row | _columns("test_auc", tested) | {"test_n": tested.get("n")}
+
+
+def _of_scored(run, differences, scored):
+    """Numbers of the findings that runs score: the mean, its difference and that of each."""
+    found = differences.get(run.name, {})
+    row = _columns("scored_auc", run.metrics["scored"]["auc"] if run.scored else None)
+    row |= _columns("scored_difference", found.get("scored"))
+    for name in scored:
+        row |= _columns(f"difference {name}", found.get("findings", {}).get(name))
+    return row
+
+
+def _columns(name, entry):
+    """A number and its interval as columns, empty where there is none."""
+    ends = {"value": "", "low": "_low", "high": "_high"}
+    return {f"{name}{end}": (entry or {}).get(key) for key, end in ends.items()}
+
+
+def shown(runs, settings, rows) -> list[list[str]]:
+    """Makes the table as text, for the page and the terminal; its first row is the head."""
+    names = list(settings[0])
+    head = ["run", *names, "epochs", "best", "loss at best", "AUC at best"]
+    several = any(run.scored for run in runs)
+    tested = ["scored test AUC (95 %)", "of all (95 %)"] if several else ["test AUC (95 %)"]
+    head += ["loss at last", "AUC at last", *tested, "n"]
+    found = [head]
+    for run, own, row in zip(runs, settings, rows):
+        cells = [run.name, *(_short(own[name]) for name in names)]
+        cells += [str(row["epochs"]), _number(row["best_epoch"], "d")]
+        for when in ("best", "last"):
+            for what in ("loss", "auc"):
+                sides = [_number(row[f"{side}_{what}_{when}"], ".3f") for side in SIDES]
+                cells.append(" / ".join(sides))
+        if several:
+            cells.append(number(run.metrics["scored"]["auc"], 3) if run.scored else "-")
+        cells.append(number(run.metrics["mean"]["auc"], 3) if run.metrics else "unfinished")
+        found.append([*cells, _number(row["test_n"], "d")])
+    return found
+
+
+def _number(value, form):
+    return "-" if value is None else f"{value:{form}}"
+
+
+def _short(value):
+    if value is None:
+        return "-"
+    text = f"{value:g}" if isinstance(value, float) else value
+    text = text if isinstance(text, str) else json.dumps(text)
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
