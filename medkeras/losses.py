@@ -53,7 +53,7 @@ def compiled(model, optimizer, *, curves=False):
         The model.
     """
     outputs = model.output_shape[-1]
-    watched = [accuracy(outputs), *(_curves("", 0) if curves and outputs == 1 else [])]
+    watched = [accuracy(outputs), *([LiveCurves()] if curves and outputs == 1 else [])]
     model.compile(optimizer, cross_entropy(outputs), metrics=watched)
     return model
 
@@ -71,10 +71,9 @@ def compiled_findings(model, optimizer, findings, positive_weight=None):
     Returns:
         The model.
     """
-    watched = [one for k, name in enumerate(findings) for one in _curves(f"_{name}", k)]
     third_class = model.output_shape[-1] == 2 * len(findings)
     loss = UncertainCrossEntropy if third_class else MaskedCrossEntropy
-    model.compile(optimizer, loss(positive_weight), metrics=watched)
+    model.compile(optimizer, loss(positive_weight), metrics=[LiveCurves(findings)])
     return model
 
 
@@ -156,92 +155,69 @@ def _mean(losses, known):
     return ops.sum(ops.where(known, losses, 0.0), axis=-1) / number
 
 
-def _curves(suffix, column):
-    return [
-        LiveAUC(column, name=f"auc{suffix}"),
-        LiveShare(column, of=1, name=f"sensitivity{suffix}"),
-        LiveShare(column, of=0, name=f"specificity{suffix}"),
-    ]
-
-
-def _known(y_true, y_pred, column):
-    """Picks one column: labels with 0 for unknown ones, logits, and 1 where known, else 0.
-
-    A soft label is not known: it is neither a positive nor a negative of a curve.
-    """
-    label = ops.reshape(ops.cast(y_true, "float32"), (ops.shape(y_pred)[0], -1))[:, column]
-    known = ops.logical_or(ops.equal(label, 0.0), ops.equal(label, 1.0))
-    return (
-        ops.where(known, label, 0.0),
-        ops.cast(y_pred[:, column], "float32"),
-        ops.cast(known, "float32"),
-    )
-
-
 @keras.saving.register_keras_serializable(package="medkeras")
-class LiveAUC(keras.metrics.Metric):
-    """Area under the ROC curve of one finding, from counts at 401 logits between -10 and 10.
+class LiveCurves(keras.metrics.Metric):
+    """AUC, sensitivity and specificity of each finding, all in one pass over the logits.
 
-    Keras's own has its thresholds at equal steps of probability, blind to the small ones. NaN
-    where one class is missing so far.
+    The AUC is that of counts at 401 logits between -10 and 10; Keras's own has its thresholds at
+    equal steps of probability, blind to the small ones. A finding is found where its logit is
+    above 0. NaN where there are no positives or negatives so far; a label that is neither 0 nor 1,
+    unknown or soft, counts on neither side.
+
+    The result is a dict, `auc_<finding>` and so on; for the finding "" bare `auc`.
 
     Args:
-        column: of the logits.
+        findings: names of the first logits, in their order; any further logits are not read.
         name: of the metric.
     """
 
-    def __init__(self, column=0, name="auc", **kwargs):
+    def __init__(self, findings=("",), name="curves", **kwargs):
         super().__init__(name=name, **kwargs)
-        self.column = column
+        self.findings = list(findings)
         self.thresholds = np.linspace(-10, 10, 401, dtype=np.float32)
-        self.positives = self.add_weight(shape=(402,), initializer="zeros", name="positives")
-        self.negatives = self.add_weight(shape=(402,), initializer="zeros", name="negatives")
+        shape = (len(self.findings), 402)
+        self.positives = self.add_weight(shape=shape, initializer="zeros", name="positives")
+        self.negatives = self.add_weight(shape=shape, initializer="zeros", name="negatives")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        label, logit, known = _known(y_true, y_pred, self.column)
-        place = ops.searchsorted(ops.convert_to_tensor(self.thresholds), logit)
-        bins = ops.one_hot(place, 402)
-        self.positives.assign_add(ops.matmul(label * known, bins))
-        self.negatives.assign_add(ops.matmul((1 - label) * known, bins))
+        count = len(self.findings)
+        logit = ops.cast(y_pred[:, :count], "float32")
+        label = ops.reshape(ops.cast(y_true, "float32"), (ops.shape(y_pred)[0], -1))[:, :count]
+        place = ops.searchsorted(ops.convert_to_tensor(self.thresholds), ops.reshape(logit, (-1,)))
+        # (rows, findings, bins): each logit is 1 in its bin.
+        bins = ops.one_hot(ops.reshape(place, ops.shape(logit)), 402)
+        for counts, value in ((self.positives, 1.0), (self.negatives, 0.0)):
+            counted = ops.cast(ops.equal(label, value), "float32")
+            counts.assign_add(ops.sum(bins * counted[:, :, None], axis=0))
 
     def result(self):
+        positives, negatives = ops.sum(self.positives, axis=1), ops.sum(self.negatives, axis=1)
         # A positive wins against all negatives in lower bins, half against those in its own.
-        lower = ops.cumsum(self.negatives) - self.negatives / 2
-        pairs = ops.sum(self.positives) * ops.sum(self.negatives)
-        wins = ops.sum(self.positives * lower)
-        return ops.where(pairs > 0, wins / ops.maximum(pairs, 1.0), np.nan)
+        lower = ops.cumsum(self.negatives, axis=1) - self.negatives / 2
+        wins = ops.sum(self.positives * lower, axis=1)
+        above = self.thresholds.size // 2 + 1  # first bin above the logit 0
+        measured = {
+            "auc": _ratio(wins, positives * negatives),
+            "sensitivity": _ratio(ops.sum(self.positives[:, above:], axis=1), positives),
+            "specificity": _ratio(ops.sum(self.negatives[:, :above], axis=1), negatives),
+        }
+        return {
+            f"{kind}_{finding}" if finding else kind: values[k]
+            for k, finding in enumerate(self.findings)
+            for kind, values in measured.items()
+        }
 
     def get_config(self):
-        return super().get_config() | {"column": self.column}
+        return super().get_config() | {"findings": self.findings}
 
 
-@keras.saving.register_keras_serializable(package="medkeras")
-class LiveShare(keras.metrics.Metric):
-    """Share of the rows with a finding that are found (sensitivity), or of those without it.
+def flat(results: dict) -> dict:
+    """Lays out results of metrics that have several, as `LiveCurves` has, by name."""
+    found = {}
+    for name, value in results.items():
+        found |= value if isinstance(value, dict) else {name: value}
+    return found
 
-    A finding is found where its logit is above 0. NaN where there is no such row so far.
 
-    Args:
-        column: of the logits.
-        of: 1 for sensitivity, 0 for specificity.
-        name: of the metric.
-    """
-
-    def __init__(self, column=0, of=1, name="sensitivity", **kwargs):
-        super().__init__(name=name, **kwargs)
-        self.column, self.of = column, of
-        self.right = self.add_weight(shape=(), initializer="zeros", name="right")
-        self.all = self.add_weight(shape=(), initializer="zeros", name="all")
-
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        label, logit, known = _known(y_true, y_pred, self.column)
-        asked = known * ops.cast(ops.equal(label, self.of), "float32")
-        found = ops.cast(ops.equal(logit > 0, self.of == 1), "float32")
-        self.right.assign_add(ops.sum(asked * found))
-        self.all.assign_add(ops.sum(asked))
-
-    def result(self):
-        return ops.where(self.all > 0, self.right / ops.maximum(self.all, 1.0), np.nan)
-
-    def get_config(self):
-        return super().get_config() | {"column": self.column, "of": self.of}
+def _ratio(part, whole):
+    return ops.where(whole > 0, part / ops.maximum(whole, 1.0), np.nan)

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import gc
 import hashlib
 import os
 from pathlib import Path
@@ -11,6 +12,12 @@ import pandas as pd
 import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_finish():
+    """Leaves what was imported out of later collections, which Keras asks for again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

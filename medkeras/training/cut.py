@@ -52,7 +52,7 @@ def cut(model) -> Cut | None:
                 }
             elif all(id(t) in fixed for t in inputs) and not _learns_or_draws(node.operation):
                 sources = frozenset().union(*(fixed[id(t)][0] for t in inputs))
-                weighted = bool(getattr(node.operation, "weights", None))
+                weighted = _works(node.operation)
                 weighted = weighted or any(fixed[id(t)][1] for t in inputs)
                 fixed |= {id(t): (sources, weighted) for t in node.outputs}
             else:
@@ -82,7 +82,7 @@ def apart(tensors) -> list[list]:
     groups = _grouped(tensors)
     for tensor in tensors:
         operation, inputs = _made_by(tensor)
-        joins = not getattr(operation, "weights", None) and all(map(_weighted, inputs))
+        joins = not _works(operation) and all(map(_weighted, inputs))
         if joins and len(_grouped(inputs)) > 1:
             others = [one for one in tensors if one is not tensor]
             known = {id(one) for one in others}
@@ -112,7 +112,7 @@ def _weighted(tensor):
             continue
         seen.add(id(one))
         operation, inputs = _made_by(one)
-        if getattr(operation, "weights", None):
+        if _works(operation):
             found.add(id(operation))
         left += inputs
     return found
@@ -159,6 +159,12 @@ def _named(value, position):
         source = value._keras_history
         return ["from", position[id(source.operation)], source.tensor_index]
     return np.asarray(value).tolist()
+
+
+def _works(operation) -> bool:
+    """Says whether an operation has weights; those of a normalisation of pixels are no work."""
+    weights = getattr(operation, "weights", None)
+    return bool(weights) and not isinstance(operation, keras.layers.Normalization)
 
 
 def _learns_or_draws(operation) -> bool:

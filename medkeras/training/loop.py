@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 import keras
 import numpy as np
 
+from medkeras import losses
 from medkeras.errors import Diverged, UsageError
 from medkeras.preparation import pipeline
 from medkeras.training import checkpoint, steps
@@ -217,7 +218,7 @@ class _Stage:
         return inputs(rows), labels, self.weights[labels]
 
     def _row(self, prefix, metrics):
-        return {f"{prefix}{name}": float(value) for name, value in metrics.items()}
+        return {f"{prefix}{name}": float(value) for name, value in losses.flat(metrics).items()}
 
     def _end_epoch(self, row):
         progress, rules = self.progress, self.rules

@@ -15,6 +15,8 @@ from medkeras.preparation import conform
 from tests.experiments import contract
 
 ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).parent
+CHEST = ("densenet", "efficientnet", "combined", "policies")
 EXPERIMENTS = ROOT / "experiments"
 
 # Page -> classes and side of its phantom, flags.
@@ -30,8 +32,16 @@ STAGES = {"bone_inception": 2, "bone_xception": 2}
 
 
 def test_every_page_is_started_here():
-    of_exams = {"mrnet_views", "mrnet_triple", "mrnet_grid"}  # in test_mrnet_pages.py
-    assert {page.stem for page in EXPERIMENTS.glob("*.py")} == set(PAGES) | of_exams
+    elsewhere = {
+        "mrnet": {"mrnet_views", "mrnet_triple", "mrnet_grid"},
+        "chexpert": {f"chexpert_{name}" for name in CHEST},
+        "knee": {"knee_locate"},
+    }
+    written = {page.stem for page in EXPERIMENTS.glob("*.py")}
+    assert written == set(PAGES).union(*elsewhere.values())
+    for family, pages in elsewhere.items():
+        tests = "".join(path.read_text() for path in HERE.glob(f"test_{family}*.py"))
+        assert not [page for page in pages if f'"{page}' not in tests]
 
 
 @pytest.mark.parametrize("name", PAGES)

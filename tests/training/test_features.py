@@ -212,6 +212,13 @@ def test_without_weights_before_it_a_cut_is_worth_nothing(tiny_model):
 # The statistics of a random trunk.
 
 
+def test_normalised_pixels_are_not_worth_storing():
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.Normalization()(image)
+    model = keras.Model(image, keras.layers.Dense(1)(keras.layers.Flatten()(x)))
+    assert model.weights and cut.cut(model) is None
+
+
 def test_settling_gives_the_trunk_the_statistics_of_training_pictures(tiny_model, data):
     model = tiny_model(frozen=True)
     assert settling.settle(model, data)
