@@ -3,14 +3,12 @@
 Frozen, each backbone runs once over the pictures, and the linear layer trains on their joined
 features. Unfrozen, all learn together, as published; that asks for a large GPU.
 
-    python experiments/chexpert_combined.py                        # sample data, CPU, 3 min
+    python experiments/chexpert_combined.py                        # sample data, 3 small ones, CPU
     python experiments/chexpert_combined.py --data data/chexpert   # your X-rays
     python experiments/chexpert_combined.py --set frozen=false     # as published
-    python experiments/chexpert_combined.py --set trunks=densenets
     python experiments/chexpert_combined.py --set trunks=mobilenet_v2 --weights FILE.h5
 
-What training makes of uncertain labels is a setting: see chexpert_densenet.py.
-Results: experiments/README.md.
+Uncertain labels: see chexpert_densenet.py. Results: experiments/README.md.
 """
 
 from functools import partial
@@ -25,11 +23,13 @@ from medkeras.preparation import augment, pipeline, splits, uncertainty
 from medkeras.readers import chexpert
 from medkeras.training import fit, runs, tune
 
-TRUNKS = {"published": PUBLISHED, "densenets": PUBLISHED[:3], "mobilenet_v2": ("mobilenet_v2",)}
+SMALL, ONE = ("densenet_tiny", "mnasnet", "mobilenet_v2"), ("mobilenet_v2",)
+TRUNKS = dict(published=PUBLISHED, densenets=PUBLISHED[:3], small=SMALL, mobilenet_v2=ONE)
 
 
-def build(hp, rate, **given):
-    model = combined(trunks=TRUNKS[hp.Choice("trunks", list(TRUNKS))], **given)
+def build(hp, trunks, rate, **given):
+    trunks = TRUNKS[hp.Choice("trunks", list(TRUNKS), default=trunks)]
+    model = combined(trunks=trunks, **given)
     rate = hp.Float("learning_rate", 1e-7, 1e-2, sampling="log", default=rate)
     return compiled_findings(model, keras.optimizers.Adam(rate), chexpert.LABELS)
 
@@ -47,7 +47,7 @@ def main(run):
     rate, epochs, decay = (1e-4, 30, 1.0) if frozen else (1e-5, 7, 0.1)
     rules = dict(epochs=epochs, patience=8, plateau_patience=None, decay=decay)
     given = dict(image_shape=shape, classes=data.outputs, frozen=frozen, weights=run.weights)
-    bound = partial(build, rate=rate, **given)
+    bound = partial(build, trunks="small" if run.sample else "published", rate=rate, **given)
     model = bound(tune.choose(bound, data, run, **rules))
     fit.fit(model, data, run, **rules)
 

@@ -27,7 +27,8 @@ SCALES = [f"b{k}" for k in range(8)]
 
 def build(hp, scale, rate, **given):
     scale, frozen = hp.Choice("scale", SCALES, default=scale), hp.Boolean("frozen")
-    model = transfer.backbone(f"efficientnet_{scale}", frozen=frozen, **given)
+    dropout = hp.Float("dropout", 0.0, 0.6, step=0.1, default=0.4)
+    model = transfer.backbone(f"efficientnet_{scale}", frozen=frozen, dropout=dropout, **given)
     rate = hp.Float("learning_rate", 1e-6, 1e-2, sampling="log", default=rate)
     return compiled_findings(model, keras.optimizers.Adam(rate), chexpert.LABELS)
 
@@ -41,7 +42,7 @@ def main(run):
     data = pipeline.images(table, shape, size, augment=augment.chest(), views=8, **given)
 
     # Published: 1e-3, halved after every epoch of some 30,000 steps.
-    scale, decay, epochs = ("b0", 1.0, 6) if run.sample else ("b5", 0.5, 12)
+    scale, decay, epochs = ("b0", 1.0, 12) if run.sample else ("b5", 0.5, 12)
     rules = dict(epochs=epochs, patience=None, plateau_patience=None, decay=decay)
     given = dict(image_shape=shape, classes=data.outputs, weights=run.weights)
     bound = partial(build, scale=scale, rate=1e-3, **given)

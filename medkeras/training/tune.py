@@ -49,7 +49,7 @@ def choose(build, data, run, rules=None, **fixed_rules):
     hp = keras_tuner.HyperParameters()
     rules = rules or (lambda hp: fixed_rules)
     if fixed or run.flags.tune:
-        space = declared(build, rules)
+        space = declared(build, rules, fixed)
         for name, text in fixed.items():
             hp.Fixed(name, value_of(space, name, text, also=run.choices))
     if run.flags.tune:
@@ -59,12 +59,32 @@ def choose(build, data, run, rules=None, **fixed_rules):
     return hp
 
 
-def declared(build, rules=lambda hp: {}) -> dict:
-    """Builds once on fresh hyperparameters and returns what was declared, by name."""
-    hp = keras_tuner.HyperParameters()
-    build(hp)
-    rules(hp)
-    return {declaration.name: declaration for declaration in hp.space}
+def declared(build, rules=lambda hp: {}, fixed=None) -> dict:
+    """Builds once on fresh hyperparameters and returns what was declared, by name.
+
+    Args:
+        build: as in `choose`.
+        rules: as in `choose`.
+        fixed: texts of `--set` by name. Where the defaults cannot be built, such as several
+            backbones from one file, what they declared so far is set, and it is tried again.
+
+    Raises:
+        MedkerasError: neither way can be built.
+    """
+    fixed, known = fixed or {}, {}
+    while True:
+        hp = keras_tuner.HyperParameters()
+        for name in known.keys() & fixed.keys():
+            hp.Fixed(name, value_of(known, name, fixed[name]))
+        try:
+            build(hp)
+            rules(hp)
+            return {declaration.name: declaration for declaration in hp.space} | known
+        except MedkerasError:
+            found = {declaration.name: declaration for declaration in hp.space}
+            if not found.keys() & fixed.keys() - known.keys():
+                raise
+            known = found | known
 
 
 def value_of(space, name, text, also=()):

@@ -347,3 +347,22 @@ def test_declared_lists_the_space(build):
     assert sorted(space) == ["grey", "head", "learning_rate", "units"]
     assert isinstance(space["units"], keras_tuner.engine.hyperparameters.Int)
     assert json.dumps(space["units"].default) == "4"
+
+
+def test_defaults_that_cannot_be_built_do_not_hide_what_is_set():
+    from medkeras.errors import UsageError
+
+    built = []
+
+    def build(hp):
+        kind = hp.Choice("kind", ["impossible", "possible"])
+        if kind == "impossible":
+            raise UsageError("cannot be built")
+        built.append((kind, hp.Int("units", 1, 8)))
+
+    space = tune.declared(build, fixed={"kind": "possible", "units": "3"})
+    assert set(space) == {"kind", "units"} and built == [("possible", 1)]
+    assert tune.value_of(space, "units", "3") == 3
+    for fixed in ({}, {"units": "3"}, {"kind": "impossible"}):
+        with pytest.raises(UsageError, match="cannot be built"):
+            tune.declared(build, fixed=fixed)
