@@ -14,6 +14,7 @@ TINY = {
     "audit": ["--size", "64", "--pictures", "100"],
     "augmentation": ["--size", "48", "--pictures", "8"],
     "augmented_input": ["--size", "64", "--pictures", "8"],
+    "combined_features": ["--size", "32", "--pictures", "8"],
     "frozen_features": ["--size", "71", "--pictures", "8"],
     "head_sweep": ["--size", "71", "--pictures", "8", "--trials", "2", "--epochs", "2"],
     "histogram_share": ["--size", "32", "--pictures", "16", "--epochs", "2"],

@@ -7,6 +7,7 @@ import hashlib
 import logging
 from pathlib import Path
 
+import h5py
 import keras
 
 from medkeras.errors import ResourceError, UsageError
@@ -53,8 +54,11 @@ def load_each(trunks, weights) -> dict:
         return {name: _load_imagenet(trunk, name, weights) for name, trunk in trunks.items()}
     path = Path(weights)
     if (path / "predictor.json").is_file():
-        trained, digest = _read_run(path)
+        trained, recorded, digest = _read_run(path)
         for name, trunk in trunks.items():
+            if not _holds(recorded, name):
+                function = recorded["function"]
+                raise UsageError(f"run {path}: is of {function}, which has no backbone {name}")
             _copy(trained, trunk, name, path)
         return dict.fromkeys(trunks, f"run {path.name} sha256 {digest}")
     if len(trunks) > 1:
@@ -67,11 +71,13 @@ def load_each(trunks, weights) -> dict:
 
 
 def _load_imagenet(trunk, name, weights):
+    before = trunk.get_weights()
     try:
         _load_file(trunk, name, imagenet.file(name))
     except (ResourceError, UsageError) as fault:
         if weights == "imagenet":
             raise
+        trunk.set_weights(before)  # of a file that broke off, the first layers are loaded
         logging.getLogger("medkeras").warning("%s; starting from RANDOM weights", fault)
         return "random"
     return "imagenet"
@@ -96,6 +102,7 @@ def _load_file(trunk, name, path):
     if path.suffix != ".h5":
         raise refuse('its name must end in ".weights.h5" or ".h5"')
     try:
+        _refuse_others(path, trunk)
         trunk.load_weights(path)
     except Exception as fault:  # Keras and h5py raise half a dozen kinds for a wrong file
         reason = " ".join(str(fault).split())[:300]
@@ -103,12 +110,34 @@ def _load_file(trunk, name, path):
     return digest
 
 
+def _refuse_others(path, trunk):
+    """Refuses a Keras 3 file with more arrays than the backbone: Keras would ignore the others."""
+    arrays = []
+    with h5py.File(path) as file:
+        if "layers" in file:
+            file.visititems(lambda _, one: arrays.append(1) if hasattr(one, "shape") else None)
+    if len(arrays) > len(trunk.weights):
+        raise ValueError(f"it holds {len(arrays)} arrays, this one has {len(trunk.weights)}")
+
+
 def _read_run(folder):
-    """Reads a finished run's weights by layer; returns them and the SHA-256 of its model."""
-    model, _ = stored.load(folder)
+    """Reads a finished run: its weights by layer, its recipe, the SHA-256 of its model."""
+    model, predictor = stored.load(folder)
     with (folder / "model.keras").open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {layer.name: layer.get_weights() for layer in model.layers}, digest
+    weights = {layer.name: layer.get_weights() for layer in model.layers}
+    return weights, predictor["recipe"], digest
+
+
+def _holds(recorded, name):
+    """Says whether a run's model has a backbone; the stacks of MRNet have no names of their own."""
+    room, _, function = recorded["function"].partition(".")
+    arguments = recorded["arguments"]
+    return room == "mrnet" or name in (
+        function,
+        arguments.get("backbone"),
+        *arguments.get("trunks", ()),
+    )
 
 
 def _copy(trained, trunk, name, folder):

@@ -59,9 +59,10 @@ class Part:
         policy, labels = self.data.policy, self.labels[rows]
         if policy is None:
             return labels
-        # Validation selects by known labels alone, in the shape that the loss expects.
-        learned = self.uncertain[rows] if self.name == "train" else np.zeros(labels.shape, bool)
-        return policy.targets(labels, learned, self.rows[rows], epoch)
+        if self.name == "train":
+            return policy.targets(labels, self.uncertain[rows], self.rows[rows], epoch)
+        # Validation selects by known labels alone: a third class has no part in it.
+        return np.hstack([labels, np.full_like(labels, np.nan)]) if policy.multiclass else labels
 
     @cached_property
     def uncertain(self) -> np.ndarray:
@@ -167,7 +168,7 @@ class Data:
             return 2 * len(self.classes)
         return 1 if self.task == "binary" else len(self.classes)
 
-    @property
+    @cached_property
     def untrained(self) -> list[str]:
         """Findings that the training part cannot teach: all present, all absent or all unknown."""
         if not self.findings:

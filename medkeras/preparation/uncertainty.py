@@ -9,8 +9,9 @@ A policy decides for each finding of the training part what an uncertain label c
     soft-each-epoch  drawn anew in every epoch
     multiclass       a third class beside present and absent, which evaluation does not read
 
-Validation and test never see it: what is measured, and what chooses the epoch, are known labels
-alone. The first five are compared by Irvin et al., "CheXpert", AAAI 2019, arXiv 1901.07031.
+Validation and test never see it: what is measured, and what chooses the epoch, are labels that are
+stated, and blank ones as `blanks_as` counts them. Ignore, zeros, ones and multiclass are compared
+by Irvin et al., "CheXpert", AAAI 2019, arXiv 1901.07031.
 """
 
 from dataclasses import dataclass

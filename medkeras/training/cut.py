@@ -130,7 +130,7 @@ def source_of(tensor) -> str:
 
 
 def fingerprint(trunk) -> str:
-    """Names what a frozen part computes: layers, wiring and weights, not layer names.
+    """Names what a frozen part computes: layers, wiring, weights and outputs, not layer names.
 
     Automatic names count up within a process; two trials' trunks must be found equal.
     """
@@ -150,6 +150,7 @@ def fingerprint(trunk) -> str:
         digest.update(json.dumps(described, sort_keys=True, default=str).encode())
         for weight in getattr(operation, "weights", []):
             digest.update(np.ascontiguousarray(weight.numpy()))
+    digest.update(json.dumps([_named(one, position) for one in trunk.outputs]).encode())
     return digest.hexdigest()
 
 

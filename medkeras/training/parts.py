@@ -8,6 +8,7 @@ import hashlib
 import re
 from argparse import Namespace
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import pandas as pd
 
@@ -18,7 +19,6 @@ from medkeras.preparation import control
 from medkeras.training import folder as folders
 
 CHANCE = 0.5
-WIDER = 2.576 / 1.960  # quantiles of the normal distribution, 99 % to 95 %
 LONGEST = 80  # characters of a folder's name
 DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # on Windows
 
@@ -177,7 +177,7 @@ def _of_folds(folder, parts):
     rows, tested = [], set()
     for part in parts:
         found = folders.read(folder / part.name / "metrics.json")
-        auc = found["mean"]["auc"] if found else dict.fromkeys(("value", "low", "high"))
+        auc = _overall(found) if found else dict.fromkeys(("value", "low", "high"))
         rows.append(
             {
                 "part": part.name,
@@ -234,9 +234,10 @@ def _judged(folder):
     found = folders.read(folder / "metrics.json")
     if not found:
         return {"outcome": "inconclusive", "words": "the page wrote no metrics.json", "auc": {}}
-    mean = {"mean": found["mean"]["auc"]}
+    mean = {"mean": _overall(found)}
     asked = mean if mean["mean"]["low"] is not None else _classes(found)
-    aucs = {name: _wider(auc) for name, auc in asked.items() if auc["low"] is not None}
+    asked = {name: auc for name, auc in asked.items() if auc["low"] is not None}
+    aucs = {name: _wider(auc, len(asked)) for name, auc in asked.items()}
     if not aucs:
         words = "too few patients for an interval, or one class is missing"
         return {"outcome": "inconclusive", "words": words, "auc": {}}
@@ -258,12 +259,20 @@ def _classes(found):
     return {name: own["auc"] for name, own in found["classes"].items()}
 
 
-def _wider(auc):
-    # From 95 to 99 % as a normal one would widen: two nulls, and a heavy accusation.
+def _overall(found):
+    """The AUC that a run stands for: of the scored findings where there are some, else the mean."""
+    return found.get("scored", found["mean"])["auc"]
+
+
+def _wider(auc, looked_at):
+    # From 95 to 99 % as a normal one would widen: two nulls, and a heavy accusation. The worst of
+    # several is as rare as one alone only where each has its share of the error (Bonferroni).
+    normal = NormalDist()
+    wider = normal.inv_cdf(1 - 0.005 / looked_at) / normal.inv_cdf(0.975)
     return {
         "value": auc["value"],
-        "low": auc["value"] - WIDER * (auc["value"] - auc["low"]),
-        "high": auc["value"] + WIDER * (auc["high"] - auc["value"]),
+        "low": auc["value"] - wider * (auc["value"] - auc["low"]),
+        "high": auc["value"] + wider * (auc["high"] - auc["value"]),
     }
 
 

@@ -15,7 +15,7 @@ def settle(model, data) -> bool:
 
     Random features of a deep backbone are tiny (about 1e-5), under the epsilon of batch
     norm; with the initial statistics (mean 0, variance 1) nothing could be learned from
-    them. Pretrained statistics are left alone.
+    them. Pretrained statistics are left alone, also those of a backbone beside a random one.
 
     Args:
         model: functional model.
@@ -30,20 +30,29 @@ def settle(model, data) -> bool:
         if isinstance(layer, keras.layers.BatchNormalization) and not layer.trainable
     ]
     # Norms that several planes share, of shallow stacks, keep theirs: one statistic for all.
-    if data.unit == "exam" or not norms or not all(_untouched(norm) for norm in norms):
+    if data.unit == "exam" or not norms:
         return False
     border = cut.cut(model)
     ends = [t for ends in border.fixed.values() for t in ends] if border else [model.output]
-    trunk = keras.Model(model.input, ends)
+    settled = False
+    for together in cut.apart(ends):
+        trunk = keras.Model(model.input, together)
+        layers = {id(layer) for layer in trunk.layers}
+        own = [norm for norm in norms if id(norm) in layers]
+        if own and all(_untouched(norm) for norm in own):
+            _set(trunk, own, data)
+            settled = True
+    return settled
+
+
+def _set(trunk, norms, data):
     known = cut.fingerprint(trunk), data.key, data.train.rows.tobytes()
     if known not in _settled:
         rows = np.linspace(0, len(data.train) - 1, SETTLING_PICTURES).astype(int)
-        _settled.clear()
         _settled[known] = _statistics(trunk, norms, data.train.inputs(np.unique(rows)))
     for norm, values in zip(norms, _settled[known], strict=True):
         norm.moving_mean.assign(values[0])
         norm.moving_variance.assign(values[1])
-    return True
 
 
 def _statistics(trunk, norms, inputs):

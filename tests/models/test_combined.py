@@ -141,7 +141,7 @@ def test_a_run_gives_its_backbones_alone_or_together(two, small_backbones, tmp_p
     for name in TWO:
         assert same(weights_of(both, f"{name}_"), weights_of(two, f"{name}_"))
     assert both.weights_origin.startswith("bgr, unit: run two sha256 ")
-    with pytest.raises(UsageError, match="as other has; start from a run with the same"):
+    with pytest.raises(UsageError, match="combined.combined, which has no backbone other"):
         combined((16, 16, 1), trunks=("unit", "other"), weights=run)
 
 

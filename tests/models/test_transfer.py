@@ -196,6 +196,30 @@ def test_the_published_densenet_head():
     assert learned == 6_953_856 + 1024 * 500 + 500 + 500 * 14 + 14
 
 
+def test_the_published_network_for_knee_grades():
+    model = transfer.vgg16(image_shape=(224, 224, 3), classes=5, weights=None)
+    convolutions = [x for x in model.layers if isinstance(x, keras.layers.Conv2D)]
+    assert len(convolutions) == 13
+    assert sum(x.count_params() for x in convolutions) == 14_714_688
+    assert model.count_params() == 14_714_688 + 2_565
+    assert isinstance(model.get_layer("pooling"), keras.layers.GlobalAveragePooling2D)
+    assert model.get_layer("logits").input.shape == (None, 512)
+    assert model.output.shape == (None, 5)
+
+
+def test_an_ordinal_head_ends_the_model_in_log_probabilities(small_backbones, pixels, tmp_path):
+    model = small_backbones["unit"]((SIDE, SIDE, 3), 5, ordinal=True, weights=None)
+    plain = small_backbones["unit"]((SIDE, SIDE, 3), 5, weights=None)
+    assert model.layers[-1].name == "logits"
+    assert plain.count_params() - model.count_params() == 5 * 6 - (5 + 4)
+    np.testing.assert_allclose(np.exp(value(model(pixels))).sum(axis=1), 1, rtol=1e-5)
+
+    model.save(tmp_path / "model.keras")
+    again = rebuild(json.loads(json.dumps(model.recipe)))
+    again.load_weights(tmp_path / "model.keras")
+    np.testing.assert_array_equal(value(again(pixels)), value(model(pixels)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "parameters", "features"),
@@ -219,7 +243,7 @@ def test_signatures_are_visible():
     signature = inspect.signature(transfer.efficientnet_b5)
     assert list(signature.parameters) == [
         "image_shape", "classes", "units", "dropout", "l2", "pooling", "cut", "weights",
-        "frozen", "hidden",
+        "frozen", "hidden", "ordinal",
     ]  # fmt: skip
     assert signature.parameters["image_shape"].default == (456, 456, 3)
     assert transfer.BACKBONES["efficientnet_b5"] is transfer.efficientnet_b5
@@ -361,7 +385,7 @@ def test_what_a_backbone_is_built_with_is_in_its_recipe(frozen, small_backbones)
     assert {x.trainable for x in again.layers if x.name.startswith("conv")} == {not frozen}
 
 
-def test_a_recipe_from_before_frozen_and_hidden_is_rebuilt_as_it_was():
+def test_a_recipe_from_before_frozen_hidden_and_ordinal_is_rebuilt_as_it_was():
     arguments = {"image_shape": [32, 32, 1], "classes": 2, "units": 4, "dropout": 0.0}
     arguments |= {"l2": 0.0, "pooling": "avg", "cut": None}
     model = rebuild({"function": "transfer.vgg16", "arguments": arguments})
@@ -383,6 +407,7 @@ def test_a_recipe_from_before_frozen_and_hidden_is_rebuilt_as_it_was():
         ({"dropout": 1.5}, "dropout"),
         ({"hidden": "wide"}, "bn_relu, linear; got 'wide'"),
         ({"classes": 0}, "class"),
+        ({"classes": 1, "ordinal": True}, "at least 3 grades; got 1"),
     ],
 )
 def test_an_argument_that_cannot_be_used_is_named(arguments, named):
@@ -603,5 +628,17 @@ def test_a_run_gives_its_backbone_to_the_next(tmp_path, small_backbones):
                 layer.weights, first.get_layer(layer.name).weights, strict=True
             ):
                 np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
-    with pytest.raises(UsageError, match="same backbone"):
-        transfer.vgg16((32, 32, 1), weights=str(tmp_path))
+    with pytest.raises(UsageError, match="transfer.bgr, which has no backbone other"):
+        small_backbones["other"]((32, 32, 1), weights=str(tmp_path))
+
+
+def test_a_file_of_a_larger_backbone_is_refused(tmp_path, small_backbones):
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3, strides=2)(image)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Conv2D(5, 3, strides=2)(x)
+    x = keras.layers.BatchNormalization()(x)
+    file = tmp_path / "larger.weights.h5"
+    keras.Model(image, x).save_weights(file)
+    with pytest.raises(UsageError, match="holds 12 arrays, this one has 8"):
+        small_backbones["unit"]((32, 32, 3), weights=str(file))

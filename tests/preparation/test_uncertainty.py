@@ -68,7 +68,9 @@ def test_a_third_class_has_a_second_half_of_targets_and_logits():
 @pytest.mark.parametrize("word", uncertainty.WORDS)
 def test_what_selects_and_what_is_measured_are_known_labels(word):
     found = data(word)
-    np.testing.assert_array_equal(found.val.targets()[:, 0], np.float32([1, np.nan]))
+    targets = found.val.targets()
+    np.testing.assert_array_equal(targets[:, 0], np.float32([1, np.nan]))
+    assert targets.shape == (2, found.outputs) and np.isnan(targets[:, 2:]).all()
     for part in (found.train, found.val, found.test):
         np.testing.assert_array_equal(part.labels[:, 0], part.table["Edema"].astype(np.float32))
 

@@ -252,6 +252,21 @@ def test_settling_needs_a_frozen_norm(tiny_model, data):
     assert not np.any(model.get_layer("bn1").moving_mean.numpy())
 
 
+def test_settling_leaves_a_pretrained_backbone_beside_a_random_one_alone(data):
+    image = keras.Input((16, 16, 1), name="image")
+    branches = []
+    for name in ("pretrained", "random"):
+        x = keras.layers.Conv2D(2, 3, trainable=False)(image)
+        x = keras.layers.BatchNormalization(name=name, trainable=False)(x)
+        branches.append(keras.layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(image, keras.layers.Dense(1)(keras.layers.Concatenate()(branches)))
+    known = model.get_layer("pretrained").moving_mean
+    known.assign([1.0, 2.0])
+    assert settling.settle(model, data)
+    assert known.numpy().tolist() == [1.0, 2.0]
+    assert np.any(model.get_layer("random").moving_mean.numpy())
+
+
 def test_settling_reaches_every_branch(data):
     """The last norm of InceptionV3 does not lie behind those beside it."""
     image = keras.Input((16, 16, 1), name="image")
@@ -294,6 +309,17 @@ def test_a_fingerprint_sees_weights_settings_and_wiring(tiny_model):
     moved.get_layer("bn1").moving_mean.assign_add([0, 0, 0, 1e-3])
     made.add(cut.fingerprint(trunk(moved)))
     assert len(made) == 4
+
+
+def test_a_fingerprint_sees_which_tensors_are_asked_for():
+    image = keras.Input((8, 8, 1))
+    one, other = (keras.layers.Conv2D(2, 3, trainable=False)(image) for _ in range(2))
+    both = keras.Model(image, [one, other])
+    names = {
+        cut.fingerprint(keras.Model(image, outputs))
+        for outputs in ([one, other], [other, one], [both.outputs[0]])
+    }
+    assert len(names) == 3
 
 
 def test_a_fingerprint_sees_the_order_of_inputs():

@@ -1,6 +1,5 @@
 """Whom a run has seen is not judged by again."""
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -26,13 +25,11 @@ def table(**sides):
 def test_a_patient_trained_on_is_found_on_either_judging_side(tmp_path):
     before = run(tmp_path / "grades", train="1 2 3", val="4", test="5")
     lineage.check(before, table(train="1 2 5 9", val="4", test="6"))
-    with pytest.raises(DataError, match=r"trained on 2 of the 3 patients of the test part") as found:
+    with pytest.raises(DataError) as found:
         lineage.check(before, table(train="1", val="3", test="2 1 7"))
-    assert [problem.reason.split()[2:6] for problem in found.value.problems] == [
-        ["1", "of", "the", "1"],
-        ["2", "of", "the", "3"],
-    ]
-    assert all(problem.remedy for problem in found.value.problems)
+    val, test = found.value.problems
+    assert val.reason == "was trained on 1 of the 1 patients of the val part" and val.remedy
+    assert test.reason == "was trained on 2 of the 3 patients of the test part" and test.remedy
 
 
 def test_ids_are_texts(tmp_path):
@@ -66,12 +63,11 @@ def test_the_runs_before_are_remembered_when_they_are_gone(tmp_path):
 
 
 def test_who_follows_a_run_is_judged_by_nobody_it_knows(tmp_path):
-    rng = np.random.default_rng(0)
     before = run(tmp_path / "grades", train="1 2 3 4", val="5 6", test="7 8")
     own = table(train="1 5 7 11 12", val="2 8 13", test="3 6 14")
-    moved = lineage.follow(before, own.sample(frac=1, random_state=rng.integers(9)))
+    moved = lineage.follow(before, own)
     lineage.check(before, moved)
-    assert moved.sort_index().groupby("split")["patient"].agg(list).to_dict() == {
+    assert moved.groupby("split")["patient"].agg(list).to_dict() == {
         "train": [1, 11, 12, 2, 3],
         "val": [5, 13, 6],
         "test": [7, 8, 14],
@@ -89,12 +85,10 @@ def test_what_cannot_be_followed_is_said(tmp_path):
     before = run(tmp_path / "grades", train="1 2 3")
     with pytest.raises(DataError, match="none is left for the part val"):
         lineage.follow(before, table(train="1", val="2", test="3 4"))
-    for text in (None, "path,split\n1,train\n", "\x00"):
-        (before / "split.csv").unlink()
-        if text:
-            (before / "split.csv").write_text(text)
+    for damaged in ("path,split\n1,train\n", "", None):
+        if damaged is None:
+            (before / "split.csv").unlink()
         else:
-            assert not (before / "split.csv").exists()
+            (before / "split.csv").write_text(damaged)
         with pytest.raises(DataError, match="nothing says whom"):
             lineage.check(before, table(train="1", test="2"))
-        (before / "split.csv").touch()
