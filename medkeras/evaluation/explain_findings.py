@@ -17,7 +17,7 @@ import numpy as np
 from medkeras.evaluation import lime as lime_regions
 from medkeras.evaluation import pointing
 from medkeras.evaluation.evaluate import logits, probabilities
-from medkeras.evaluation.explain_maps import beside, heat
+from medkeras.evaluation.explain_maps import beside, fine, heat
 from medkeras.evaluation.gallery import Explained, Gallery, plain, write
 from medkeras.evaluation.overlays_findings import Answer, sheet
 from medkeras.evaluation.pages import share
@@ -35,7 +35,7 @@ def grad_cam(model, data, run, layer=None, most=12, top=3, lime=2, scored=()) ->
         data: `pipeline.Data` of findings.
         run: `.folder`, `.seed`, `.sample`.
         layer: name of a layer with output (batch, height, width, channels); None for
-            `model.feature_map`.
+            `model.feature_map`, or a finer one before it (see `explain_maps.fine`).
         most: largest number of pictures in the gallery.
         top: findings of a picture that are shown, the most probable ones; the one that it was
             chosen for is always among them.
@@ -46,7 +46,8 @@ def grad_cam(model, data, run, layer=None, most=12, top=3, lime=2, scored=()) ->
         The gallery, for the report. Its scores have an entry for each finding under "findings",
         for all together under "pointing_game", and what the maps do not say under "notes".
     """
-    layer, part, findings = layer or model.feature_map, data.test, list(data.findings)
+    layer = layer or fine(model, model.feature_map)
+    part, findings = data.test, list(data.findings)
     chances = probabilities(logits(model, part.batches())[:, : len(findings)], "multilabel")
     learned = [k for k, name in enumerate(findings) if name not in data.untrained]
     first = [k for k in learned if findings[k] in scored]
@@ -84,7 +85,7 @@ def grad_cam(model, data, run, layer=None, most=12, top=3, lime=2, scored=()) ->
                 finding=findings[finding],
             )
         )
-    scores = {"layer": layer, "method": "Grad-CAM (medkeras)", "notes": notes}
+    scores = {"layer": layer, "method": "Grad-CAM (medkeras), weights per place", "notes": notes}
     scores |= _games(model, data, layer, learned, lesions, run.seed)
     gallery = Gallery(layer, items, scores)
     write(gallery, arrays, run)

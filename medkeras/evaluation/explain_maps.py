@@ -1,13 +1,40 @@
 """Grad-CAM maps of all findings of a picture for little more than one prediction.
 
-A map is relu(sum over channels of mean gradient x activation) of Selvaraju et al. 2017. The model
-is divided at the layer whose activations are weighted: what lies before is computed once, and
-only the rest, which is short for a late layer, is differentiated for each finding.
+A map is relu(sum over channels of gradient x activation), place by place (Draelos and Carin 2020,
+"HiResCAM"). Behind the last map, where an average and linear layers follow, that is Grad-CAM
+(Selvaraju et al. 2017); of an earlier, finer one it shows only what the model used at that place.
+The model is divided at the layer whose activations are weighted: what lies before is computed once,
+and only the rest, which is short for a late layer, is differentiated for each finding.
 """
 
 from functools import lru_cache
 
 import numpy as np
+
+FINEST = 7  # places a side: what the published networks have at 224 pixels
+
+
+def fine(model, layer) -> str:
+    """Names the layer to explain: the given one, or before it the last with 7 x 7 places.
+
+    On small pictures the last map of a deep network has so few places that it cannot point.
+
+    Args:
+        model: functional model of one picture.
+        layer: name of its feature map.
+
+    Returns:
+        The name of a layer that all goes through that goes through the given one; that one itself
+        where there is none so fine.
+    """
+    given = model.get_layer(layer)
+    passing = len(_around(model, given.output))
+    for one in reversed(model.layers[: model.layers.index(given) + 1]):
+        shape = getattr(one.output, "shape", ())
+        fine = len(shape) == 4 and min(shape[1:3]) >= FINEST and (one.weights or one is given)
+        if fine and len(_around(model, one.output)) == passing:
+            return one.name
+    return layer
 
 
 def heat(model, batches, layer, findings) -> np.ndarray:
@@ -54,9 +81,9 @@ def _graph(model, layer, findings):
             values = tf.cast(tail([activations, *around], training=False), tf.float32)
             answers = [tf.reduce_sum(values[:, k]) for k in range(findings)]
         gradients = [tape.gradient(answer, activations) for answer in answers]
-        weights = [tf.reduce_mean(tf.cast(one, tf.float32), axis=(1, 2)) for one in gradients]
         activations = tf.cast(activations, tf.float32)
-        return tf.nn.relu(tf.einsum("nhwc,knc->nkhw", activations, tf.stack(weights)))
+        maps = [tf.reduce_sum(tf.cast(one, tf.float32) * activations, -1) for one in gradients]
+        return tf.nn.relu(tf.stack(maps, axis=1))
 
     return graph
 

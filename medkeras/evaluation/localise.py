@@ -26,7 +26,7 @@ import pandas as pd
 from medkeras.errors import DataError, MedkerasError, Problem, UsageError
 from medkeras.evaluation import boxes, pointing
 from medkeras.evaluation.evaluate import logits, probabilities
-from medkeras.evaluation.explain_maps import beside, heat
+from medkeras.evaluation.explain_maps import beside, fine, heat
 from medkeras.evaluation.gallery import plain
 from medkeras.evaluation.overlays_findings import Answer, sheet
 from medkeras.evaluation.pages import aligned, percent, share
@@ -78,7 +78,9 @@ def localise(run, data, out, finding=None, other_patients=False) -> str:
     atomic.write_csv(out / "localisation.csv", table)
     found = {name: _summed(own) for name, own in table.groupby("finding")}
     found["all"] = _summed(table)
-    facts = {"run": run.resolve().name, "layer": model.feature_map, "notes": notes}
+    layer = fine(model, model.feature_map)
+    notes += beside(model, layer)
+    facts = {"run": run.resolve().name, "layer": layer, "notes": notes}
     atomic.write_json(out / "localisation.json", facts | {"findings": found})
     return "\n".join([aligned([HEAD, *_lines(found)]), *notes, f"localisation: {out}"])
 
@@ -165,12 +167,13 @@ def _number(patient):
 
 def _judged(model, predictor, names, boxed):
     """Yields (row of the csv, PNG) of each picture and finding."""
-    shape, notes = tuple(predictor["image_shape"]), beside(model, model.feature_map)
+    shape, layer = tuple(predictor["image_shape"]), fine(model, model.feature_map)
+    notes = beside(model, layer)
     groups = list(boxed.groupby(["path", "label"]))
     for start in range(0, len(groups), BATCH):
         batch = groups[start : start + BATCH]
         pictures = np.stack([_picture(own.iloc[0], shape) for _, own in batch])
-        maps = heat(model, [pictures], model.feature_map, len(names))
+        maps = heat(model, [pictures], layer, len(names))
         chances = probabilities(logits(model, [[pictures]])[:, : len(names)], predictor["task"])
         for n, ((path, label), own) in enumerate(batch):
             k, marked = names.index(label), boxes.mask(own, nih.SIZE, shape[:2])

@@ -109,7 +109,8 @@ def test_a_finished_run_is_scored_on_patients_it_never_saw(folders, tmp_path, ca
     assert table["boxed_as"].tolist() == ["Cardiomegaly", "Mass|Nodule"]
     for row, marks in zip(table.itertuples(), [BOXES[:1], BOXES[1:3]], strict=True):
         picture = conform.load(data / row.path, (SIZE, SIZE, 1))[None]
-        coarse = explain_maps.heat(model, [picture], model.feature_map, 3)
+        layer = explain_maps.fine(model, model.feature_map)
+        coarse = explain_maps.heat(model, [picture], layer, 3)
         marked = pd.concat([box(*cells) for _, _, *cells in marks])
         marked = boxes.mask(marked, 1024, (SIZE, SIZE))
         expected = boxes.scores(coarse[0, LABELS.index(row.finding)], marked)
