@@ -12,6 +12,7 @@ Nothing is written into the data folder, and TensorFlow is not needed.
 
 import argparse
 import sys
+from collections import Counter
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from medkeras.evaluation import (
 from medkeras.evaluation.pages import rendered
 from medkeras.files import atomic
 from medkeras.phantoms import folder as phantoms
+from medkeras.preparation import copies
 from medkeras.readers import chexpert, folders, layouts, tables
 
 TEMPLATE = Path(__file__).with_name("explore.html.j2")
@@ -69,6 +71,8 @@ def explore(table, name, synthetic=False) -> tuple[str, dict | None]:
         "grid": explore_pictures.grid(sound, broken, synthetic),
         "plane": None if unit == "picture" else files[0],
         "broken": broken,
+        # Paths stay out of the page: they often name the patient.
+        "broken_by_reason": Counter(copies.unnamed(why) for _, why in broken).most_common(),
         "notes": [_worded(note) for note in table.attrs.get("notes", [])],
     }
     return rendered(TEMPLATE, context), study

@@ -78,7 +78,7 @@ class Record:
             if name.startswith("stage_"):
                 rules = {rule: own for rule, own in value.items() if rule not in DERIVED}
                 found |= {f"{name} {rule}": own for rule, own in rules.items()}
-            elif name != "values":
+            elif name not in ("values", "uncertain_labels"):  # the word for all says it shorter
                 found[name] = value
         told = {key: self.environment.get(key) for key in ("seed", "weights_origin")}
         return found | {key: value for key, value in told.items() if value is not None}

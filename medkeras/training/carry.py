@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from medkeras.errors import Busy, DataError, Diverged, Interrupted, MedkerasError, ResourceError
 from medkeras.files import atomic
-from medkeras.training import environment, folder, parts, terminal
+from medkeras.training import environment, folder, outcome, parts, terminal
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -61,6 +61,7 @@ def _guarded(run, main):
         else:
             with environment.scope(run.flags.strategy):
                 main(run)
+                _tell(run)
     except BaseException as fault:
         return _failed(run, fault)
     else:
@@ -93,6 +94,7 @@ def _in_parts(run, main):
         try:
             with environment.scope(run.flags.strategy):
                 main(own)
+                _tell(own)
         except Diverged as fault:
             own.status("failed", reason=str(fault))
             if not part.values:
@@ -108,6 +110,11 @@ def _in_parts(run, main):
     run.say(parts.summary(run.folder, run.several, run.compare))
     if diverged:
         raise diverged[0]
+
+
+def _tell(run):
+    if said := outcome.line(run.folder):
+        run.say(said)
 
 
 def _failed(run, fault):

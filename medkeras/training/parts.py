@@ -17,6 +17,7 @@ from medkeras.files import atomic
 from medkeras.files.places import cache_folder
 from medkeras.preparation import control
 from medkeras.training import folder as folders
+from medkeras.training import outcome
 
 CHANCE = 0.5
 LONGEST = 80  # characters of a folder's name
@@ -177,7 +178,7 @@ def _of_folds(folder, parts):
     rows, tested = [], set()
     for part in parts:
         found = folders.read(folder / part.name / "metrics.json")
-        auc = _overall(found) if found else dict.fromkeys(("value", "low", "high"))
+        auc = outcome.overall(found) if found else dict.fromkeys(("value", "low", "high"))
         rows.append(
             {
                 "part": part.name,
@@ -211,20 +212,20 @@ def _of_folds(folder, parts):
 def _of_nulls(folder, parts):
     nulls = [{"null": part.null, **_judged(folder / part.name)} for part in parts]
     outcomes = {null["outcome"] for null in nulls}
-    outcome = next(word for word in ("failed", "inconclusive", "passed") if word in outcomes)
-    content = {"chance": CHANCE, "outcome": outcome, "nulls": nulls}
+    worst = next(word for word in ("failed", "inconclusive", "passed") if word in outcomes)
+    content = {"chance": CHANCE, "outcome": worst, "nulls": nulls}
     atomic.write_json(folder / "null_control.json", content)
-    lines = [f"null control {outcome} (null_control.json):"]
+    lines = [f"null control {worst} (null_control.json):"]
     lines += [f"  {null['null']}: {null['words']}" for null in nulls]
-    if outcome == "failed":
+    if worst == "failed":
         lines.append(
             "  the test part is recognised where there is nothing to learn: look for pictures of "
             "it, or of its patients, in training; about one honest pipeline in a hundred is "
             "accused by chance, so try another --seed and --out too"
         )
-    if outcome == "inconclusive":
+    if worst == "inconclusive":
         lines.append("  a leak would not have been seen: more patients are needed")
-    if outcome != "passed":
+    if worst != "passed":
         raise ControlFailed("\n".join(lines))
     return "\n".join(lines)
 
@@ -234,7 +235,7 @@ def _judged(folder):
     found = folders.read(folder / "metrics.json")
     if not found:
         return {"outcome": "inconclusive", "words": "the page wrote no metrics.json", "auc": {}}
-    mean = {"mean": _overall(found)}
+    mean = {"mean": outcome.overall(found)}
     asked = mean if mean["mean"]["low"] is not None else _classes(found)
     asked = {name: auc for name, auc in asked.items() if auc["low"] is not None}
     aucs = {name: _wider(auc, len(asked)) for name, auc in asked.items()}
@@ -257,11 +258,6 @@ def _judged(folder):
 
 def _classes(found):
     return {name: own["auc"] for name, own in found["classes"].items()}
-
-
-def _overall(found):
-    """The AUC that a run stands for: of the scored findings where there are some, else the mean."""
-    return found.get("scored", found["mean"])["auc"]
 
 
 def _wider(auc, looked_at):

@@ -211,3 +211,11 @@ def test_real_chest_pictures(shared, tmp_path, few):
     assert "410 pictures of 410 patients" in page and "Each patient has one picture" in page
     assert "Measured on 8 of the 410 pictures" in page
     assert "ynthetic" not in page and not re.search(r"patient\d", page)
+
+
+def test_the_page_names_no_file_of_a_patient(tmp_path):
+    root = chest.write(tmp_path / "chest", patients=12, valid_patients=4, size=32)
+    broken = root / "train/patient00001/study1/view1_frontal.jpg"
+    broken.write_bytes(b"no picture")
+    page, _ = explore.explore(chexpert.read(root), "chest")
+    assert "1 file that could not be read" in page and "patient0" not in page

@@ -1,0 +1,36 @@
+"""What a run found, in a line for the terminal: read from its `metrics.json`."""
+
+from medkeras.training import folder
+
+
+def overall(metrics) -> dict:
+    """The AUC that a run stands for: of the scored findings where there are some, else the mean.
+
+    Args:
+        metrics: content of `metrics.json`.
+
+    Returns:
+        {value, low, high, ...}.
+    """
+    return metrics.get("scored", metrics["mean"])["auc"]
+
+
+def line(run_folder) -> str | None:
+    """Says what the test part showed; None where the page wrote no numbers of this kind."""
+    metrics = folder.read(run_folder / "metrics.json")
+    if "mean" not in metrics or "auc" not in metrics["mean"]:
+        return None
+    of = "mean AUC of the scored findings" if "scored" in metrics else "mean AUC"
+    auc = overall(metrics)
+    said = f"{'AUC' if len(metrics['classes']) == 1 else of} {_number(auc)}"
+    if metrics["task"] != "multilabel":
+        said = f"accuracy {_number(metrics['accuracy'])}, {said}"
+    return f"test part, {metrics['n']} rows of {metrics['n_patients']} patients: {said}"
+
+
+def _number(entry):
+    if entry["value"] is None:
+        return f"undefined ({entry['undefined']})"
+    if entry["low"] is None:
+        return f"{entry['value']:.3f} (no interval: too few patients)"
+    return f"{entry['value']:.3f} ({entry['low']:.3f} to {entry['high']:.3f})"
