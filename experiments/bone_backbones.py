@@ -1,6 +1,6 @@
 """Bone X-ray triage: which frozen backbone has the best features?
 
-Seven backbones behind the same dense + batch-norm head; nothing of them is fine-tuned.
+Each backbone behind the same dense + batch-norm head; nothing of them is fine-tuned.
 
     python experiments/bone_backbones.py                     # sample data, CPU, 1 min
     python experiments/bone_backbones.py --set backbone=resnet50 --data data/bone

@@ -2,8 +2,10 @@
 
 Every layer is named after its block (`block1_conv1`, `head_bn`), so that histograms, Grad-CAM
 and `get_layer` find the same name in every process. Only layers of Keras are used, and
-two for which Keras has none: `SlicePooling` and `GreyConv2D`.
+three for which Keras has none: `SlicePooling`, `GreyConv2D` and `OrdinalLogits`.
 """
+
+import math
 
 import keras
 from keras import ops
@@ -16,6 +18,7 @@ MOMENTUM = 0.9
 
 SLICES = ("max", "mean", "attention")
 ATTENTION_UNITS = 128  # of Ilse et al. 2018
+LEAST_STEP = 1e-4  # between the thresholds of an ordinal head: every grade keeps a probability
 
 
 def image_input(image_shape, smallest=1, name="image"):
@@ -190,22 +193,27 @@ def dropout(x, rate, name):
     return keras.layers.Dropout(rate, name=name)(x) if rate else x
 
 
-def logits(x, outputs, *, l2=0.0):
-    """Ends a model: a linear layer named "logits", in float32 under any precision policy.
+def logits(x, outputs, *, l2=0.0, ordinal=False, name="logits"):
+    """Ends a model, or one of its heads, in float32 under any precision policy.
 
     Args:
         x: tensor (batch, features).
-        outputs: number of logits, at least 1.
+        outputs: number of logits, at least 1; grades of an ordinal head, at least 3.
         l2: L2 factor on the kernel; 0 for none.
+        ordinal: False for a linear layer. True for a score, a linear layer named `NAME_score`
+            without bias (the thresholds are that), and `OrdinalLogits` of it.
+        name: of the last layer.
 
     Returns:
         A tensor (batch, outputs).
     """
     if outputs < 1:
         raise UsageError(f"a model needs at least one class to tell apart; got {outputs}")
-    return keras.layers.Dense(
-        outputs, kernel_regularizer=regularizer(l2), dtype="float32", name="logits"
-    )(x)
+    given = {"kernel_regularizer": regularizer(l2), "dtype": "float32"}
+    if not ordinal:
+        return keras.layers.Dense(outputs, name=name, **given)(x)
+    score = keras.layers.Dense(1, use_bias=False, name=f"{name}_score", **given)(x)
+    return OrdinalLogits(outputs, dtype="float32", name=name)(score)
 
 
 def regularizer(l2):
@@ -264,3 +272,58 @@ class GreyConv2D(keras.layers.Conv2D):
         if inputs.shape[-1] == 1:
             kernel = ops.sum(kernel, axis=2, keepdims=True)
         return super().convolution_op(inputs, kernel)
+
+
+@keras.saving.register_keras_serializable("medkeras")
+class OrdinalLogits(keras.layers.Layer):
+    """Makes the log-probabilities of ordered grades from one score s: proportional odds.
+
+    P(grade >= k) = sigmoid(s - t_k), with thresholds t_1 < t_2 < ... (McCullagh, "Regression
+    models for ordinal data", J. R. Statist. Soc. B 42, 1980). t_1 is a weight, `first`; each of
+    the others lies softplus(weight) + `LEAST_STEP` above the one before it. So P(grade >= k) falls
+    with k and rises with s, whatever the weights. At the start they lie 1 apart, around 0.
+
+    Softmax of the output is the distribution of the grades, so losses, evaluation and explanations
+    take the output as they take any logits.
+
+    Args:
+        grades: number of grades, at least 3.
+        **kwargs: of every layer.
+
+    Raises:
+        UsageError: for fewer grades, or for other than one score a row.
+    """
+
+    def __init__(self, grades, **kwargs):
+        super().__init__(**kwargs)
+        if grades < 3:
+            raise UsageError(
+                f"an ordinal head needs at least 3 grades; got {grades}: one logit tells two apart"
+            )
+        self.grades = grades
+
+    def build(self, input_shape):
+        """Makes the weights of the thresholds."""
+        if input_shape[-1] != 1:
+            raise UsageError(f"OrdinalLogits takes scores (batch, 1); got {tuple(input_shape)}")
+        first = keras.initializers.Constant(1 - self.grades / 2)
+        self.first = self.add_weight(shape=(1,), initializer=first, name="first")
+        # The inverse of softplus, for steps of 1.
+        step = keras.initializers.Constant(math.log(math.expm1(1 - LEAST_STEP)))
+        self.steps = self.add_weight(shape=(self.grades - 2,), initializer=step, name="steps")
+
+    def call(self, score):
+        """Computes log-probabilities (batch, grades) from scores (batch, 1)."""
+        steps = ops.softplus(self.steps) + LEAST_STEP
+        above = score - self.first
+        above = ops.concatenate([above, above - ops.cumsum(steps)], axis=1)  # s - t_k
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), and a - b is a step.
+        reached, missed = ops.log_sigmoid(above), ops.log_sigmoid(-above)
+        between = reached[:, :-1] + missed[:, 1:] + ops.log(-ops.expm1(-steps))
+        found = ops.concatenate([missed[:, :1], between, reached[:, -1:]], axis=1)
+        # They sum to 1 but for rounding, which is large where thresholds lie very far apart.
+        return ops.log_softmax(found, axis=1)
+
+    def get_config(self):
+        """Returns what the layer is made of."""
+        return super().get_config() | {"grades": self.grades}

@@ -168,12 +168,13 @@ class LiveCurves(keras.metrics.Metric):
 
     Args:
         findings: names of the first logits, in their order; any further logits are not read.
+        last: True: names of the last logits and labels; any before them are not read.
         name: of the metric.
     """
 
-    def __init__(self, findings=("",), name="curves", **kwargs):
+    def __init__(self, findings=("",), last=False, name="curves", **kwargs):
         super().__init__(name=name, **kwargs)
-        self.findings = list(findings)
+        self.findings, self.last = list(findings), last
         self.thresholds = np.linspace(-10, 10, 401, dtype=np.float32)
         shape = (len(self.findings), 402)
         self.positives = self.add_weight(shape=shape, initializer="zeros", name="positives")
@@ -181,8 +182,9 @@ class LiveCurves(keras.metrics.Metric):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         count = len(self.findings)
-        logit = ops.cast(y_pred[:, :count], "float32")
-        label = ops.reshape(ops.cast(y_true, "float32"), (ops.shape(y_pred)[0], -1))[:, :count]
+        read = slice(-count, None) if self.last else slice(count)
+        logit = ops.cast(y_pred[:, read], "float32")
+        label = ops.reshape(ops.cast(y_true, "float32"), (ops.shape(y_pred)[0], -1))[:, read]
         place = ops.searchsorted(ops.convert_to_tensor(self.thresholds), ops.reshape(logit, (-1,)))
         # (rows, findings, bins): each logit is 1 in its bin.
         bins = ops.one_hot(ops.reshape(place, ops.shape(logit)), 402)
@@ -197,9 +199,9 @@ class LiveCurves(keras.metrics.Metric):
         wins = ops.sum(self.positives * lower, axis=1)
         above = self.thresholds.size // 2 + 1  # first bin above the logit 0
         measured = {
-            "auc": _ratio(wins, positives * negatives),
-            "sensitivity": _ratio(ops.sum(self.positives[:, above:], axis=1), positives),
-            "specificity": _ratio(ops.sum(self.negatives[:, :above], axis=1), negatives),
+            "auc": ratio(wins, positives * negatives),
+            "sensitivity": ratio(ops.sum(self.positives[:, above:], axis=1), positives),
+            "specificity": ratio(ops.sum(self.negatives[:, :above], axis=1), negatives),
         }
         return {
             f"{kind}_{finding}" if finding else kind: values[k]
@@ -208,7 +210,7 @@ class LiveCurves(keras.metrics.Metric):
         }
 
     def get_config(self):
-        return super().get_config() | {"findings": self.findings}
+        return super().get_config() | {"findings": self.findings, "last": self.last}
 
 
 def flat(results: dict) -> dict:
@@ -219,5 +221,6 @@ def flat(results: dict) -> dict:
     return found
 
 
-def _ratio(part, whole):
+def ratio(part, whole):
+    """Computes part / whole of tensors; NaN where whole is 0."""
     return ops.where(whole > 0, part / ops.maximum(whole, 1.0), np.nan)

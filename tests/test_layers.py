@@ -1,6 +1,8 @@
 import keras
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from medkeras import layers, losses
 from medkeras.errors import UsageError
@@ -216,3 +218,137 @@ def test_a_grey_convolution_is_one_of_three_equal_channels(channels):
     repeated = pixels if channels == 3 else np.repeat(pixels, 3, axis=-1)
     expected = plain.predict_on_batch(repeated)
     np.testing.assert_allclose(ours.predict_on_batch(pixels), expected, rtol=1e-5, atol=1e-5)
+
+
+# Ordered grades
+
+
+def ordinal(weights=None, grades=5):
+    """A model of the layer alone, with thresholds of those weights: the first, then the steps."""
+    score = keras.Input((1,))
+    model = keras.Model(score, layers.OrdinalLogits(grades, name="grade")(score))
+    if weights is not None:
+        model.set_weights([np.float32(weights[:1]), np.float32(weights[1:])])
+    return model
+
+
+def thresholds(model):
+    first, steps = (w.astype("float64") for w in model.get_weights())
+    steps = np.logaddexp(0, steps) + layers.LEAST_STEP
+    return np.concatenate([first, first + np.cumsum(steps)])
+
+
+def proportional_odds(score, thresholds):
+    """Probabilities of the grades, (n, grades): differences of those of at least each grade."""
+    at_least = 1 / (1 + np.exp(thresholds - score.astype("float64")))
+    ends = np.ones((len(score), 1)), np.zeros((len(score), 1))
+    return -np.diff(np.hstack([ends[0], at_least, ends[1]]), axis=1)
+
+
+@pytest.mark.parametrize("grades", [3, 5, 8])
+def test_ordinal_logits_are_the_log_probabilities_of_proportional_odds(grades):
+    rng = np.random.default_rng(grades)
+    score = rng.normal(0, 3, (50, 1)).astype("float32")
+    model = ordinal(rng.normal(0, 2, grades - 1), grades)
+    expected = np.log(proportional_odds(score, thresholds(model)))
+    np.testing.assert_allclose(value(model(score)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_grade_between_close_thresholds_keeps_its_precision():
+    model, score = ordinal([0.5, -12, -9, -6]), np.float32([[-4], [0.5], [4]])
+    expected = np.log(proportional_odds(score, thresholds(model)))
+    np.testing.assert_allclose(value(model(score)), expected, atol=2e-5)
+
+
+def test_thresholds_start_one_apart_around_zero():
+    model = ordinal()
+    np.testing.assert_allclose(thresholds(model), [-1.5, -0.5, 0.5, 1.5], atol=1e-6)
+    found = value(model(np.zeros((1, 1), "float32")))[0]
+    np.testing.assert_allclose(found, found[::-1], rtol=1e-5)
+    np.testing.assert_allclose(thresholds(ordinal(grades=4)), [-1, 0, 1], atol=1e-6)
+
+
+FINITE = st.floats(-1e4, 1e4, width=32)
+WEIGHTS = st.lists(FINITE | st.floats(-3, 3, width=32), min_size=4, max_size=4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(weights=WEIGHTS, scores=st.lists(FINITE, min_size=1, max_size=5))
+def test_any_score_and_thresholds_give_a_rank_consistent_distribution(weights, scores):
+    model = ordinal(weights)
+    near = thresholds(model).clip(-1e4, 1e4)
+    scores = np.sort(np.float32([*scores, *near, 0])).reshape(-1, 1)
+
+    logs = value(model(scores))
+    chances = np.exp(logs.astype("float64"))
+    at_least = np.cumsum(chances[:, ::-1], axis=1)[:, ::-1]
+
+    assert np.isfinite(logs).all()
+    np.testing.assert_allclose(at_least[:, 0], 1, atol=1e-5)
+    assert (np.diff(at_least, axis=1) <= 0).all()  # it falls with the grade
+    assert (np.diff(at_least, axis=0) >= -1e-5).all()  # and rises with the score
+
+
+@settings(max_examples=30, deadline=None)
+@given(weights=WEIGHTS, score=FINITE, grade=st.integers(0, 4))
+def test_the_gradient_of_a_grade_is_finite_everywhere(weights, score, grade):
+    import tensorflow as tf
+
+    model, score = ordinal(weights), tf.constant([[score]])
+    with tf.GradientTape() as tape:
+        tape.watch(score)
+        loss = losses.cross_entropy(5)(np.array([grade]), model(score))
+    for gradient in tape.gradient(loss, [score, *(v.value for v in model.trainable_variables)]):
+        assert np.isfinite(gradient.numpy()).all()
+        assert np.abs(gradient.numpy()).max() < 1 + 1e-3
+
+
+def test_the_gradient_is_that_of_the_likelihood():
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    score = rng.normal(0, 2, (30, 1)).astype("float32")
+    label, given = rng.integers(0, 5, 30), rng.normal(0, 1, 4)
+    model = ordinal(given)
+
+    def likelihood(weights, shift):
+        steps = np.logaddexp(0, weights[1:]) + layers.LEAST_STEP
+        limits = weights[0] + np.concatenate([[0], np.cumsum(steps)])
+        return -np.log(proportional_odds(score + shift, limits)[range(30), label]).mean()
+
+    with tf.GradientTape() as tape:
+        loss = losses.cross_entropy(5)(label, model(score))
+    first, steps = tape.gradient(loss, [v.value for v in model.trainable_variables])
+    found = np.concatenate([first.numpy(), steps.numpy()])
+
+    assert float(loss) == pytest.approx(likelihood(given, 0), rel=1e-5)
+    for k, step in enumerate(1e-5 * np.eye(4)):
+        slope = (likelihood(given + step, 0) - likelihood(given - step, 0)) / 2e-5
+        assert found[k] == pytest.approx(slope, abs=1e-5)
+
+
+def test_an_ordinal_head_is_one_score_and_its_thresholds():
+    keras.utils.set_random_seed(0)
+    features = keras.Input((7,))
+    model = keras.Model(features, layers.logits(features, 5, l2=0.1, ordinal=True))
+    assert [layer.name for layer in model.layers[1:]] == ["logits_score", "logits"]
+    assert model.count_params() == 7 + 4
+    assert model.output.shape == (None, 5)
+    kernel = value(model.get_layer("logits_score").kernel)
+    assert float(sum(model.losses)) == pytest.approx(0.1 * np.sum(kernel**2), rel=1e-5)
+
+
+def test_ordinal_logits_survive_saving(tmp_path):
+    model, score = ordinal([-3.0, 0.2, -1.0, 2.0]), np.float32([[-2], [0], [5]])
+    model.save(tmp_path / "model.keras")
+    again = keras.Model.from_config(model.get_config())
+    again.load_weights(tmp_path / "model.keras")
+    np.testing.assert_array_equal(value(again(score)), value(model(score)))
+    assert again.get_layer("grade").get_config() == model.get_layer("grade").get_config()
+
+
+def test_ordinal_logits_need_three_grades_and_one_score():
+    with pytest.raises(UsageError, match="at least 3 grades; got 2"):
+        layers.OrdinalLogits(2)
+    with pytest.raises(UsageError, match=r"scores \(batch, 1\); got \(None, 2\)"):
+        layers.OrdinalLogits(5)(keras.Input((2,)))

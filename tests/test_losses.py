@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from medkeras import losses
+from medkeras import losses, losses_heads
+from medkeras.errors import UsageError
 from medkeras.training.optimizers import CoupledAdam
 
 
@@ -125,3 +126,141 @@ def test_coupled_decay_is_adam_on_a_gradient_with_the_weights_in_it():
         adam.apply([gradient + decay * plain.numpy()], [plain])
     np.testing.assert_allclose(ours.numpy(), plain.numpy(), rtol=1e-6)
     assert not np.allclose(ours.numpy(), weight)
+
+
+# Grades, alone and beside joint space loss
+
+
+def heads(rows=40, seed=0):
+    """Labels of both heads with unknown ones among them, and logits."""
+    rng = np.random.default_rng(seed)
+    labels = np.stack([rng.integers(0, 5, rows), rng.integers(0, 2, rows)], 1).astype(np.float32)
+    labels[rng.random(labels.shape) < 0.3] = np.nan
+    return labels, rng.normal(0, 2, (rows, 6)).astype(np.float32)
+
+
+def heads_by_hand(labels, logits):
+    """Mean cross-entropy of each head over the rows that it knows."""
+    (grade, jsl), logits = labels.T, logits.astype(np.float64)
+    graded, asked = np.flatnonzero(np.isfinite(grade)), np.flatnonzero(np.isfinite(jsl))
+    softmax = np.exp(logits[:, :5]) / np.exp(logits[:, :5]).sum(1, keepdims=True)
+    chance = 1 / (1 + np.exp(-logits[:, 5]))
+    first = -np.log(softmax[graded, grade[graded].astype(int)]).mean()
+    second = -np.log(np.where(jsl == 1, chance, 1 - chance)[asked]).mean()
+    return first, second
+
+
+def test_the_loss_of_two_heads_is_the_weighted_sum_of_their_means():
+    labels, logits = heads()
+    first, second = heads_by_hand(labels, logits)
+    assert first != pytest.approx(second, rel=0.1)
+    found = float(losses_heads.MultiTask()(labels, logits))
+    assert found == pytest.approx(first + second, rel=1e-5)
+    found = float(losses_heads.MultiTask(2.0, 0.5)(labels, logits))
+    assert found == pytest.approx(2 * first + 0.5 * second, rel=1e-5)
+
+
+def test_an_unknown_label_of_a_head_changes_no_gradient_whatever_its_logit():
+    import tensorflow as tf
+
+    labels, logits = heads(6)
+    labels[:] = [[1, 0], [np.nan, 1], [3, np.nan], [np.nan, np.nan], [4, 1], [0, 0]]
+    unknown = np.hstack([np.isnan(labels[:, :1])] * 5 + [np.isnan(labels[:, 1:])])
+    gradients, values = [], []
+    for other in (-50.0, 3.0, 1e30, np.inf, np.nan):
+        logits[unknown] = other
+        given = tf.constant(logits)
+        with tf.GradientTape() as tape:
+            tape.watch(given)
+            loss = losses_heads.MultiTask(0.7, 1.3)(labels, given)
+        gradients.append(tape.gradient(loss, given).numpy())
+        values.append(loss.numpy())
+    for gradient, loss in zip(gradients, values, strict=True):
+        assert np.all(gradient[unknown] == 0) and np.all(gradient[~unknown] != 0)
+        np.testing.assert_array_equal(gradient, gradients[0])
+        assert loss == values[0]
+
+
+def test_a_head_without_labels_costs_nothing():
+    labels, logits = heads()
+    first, second = heads_by_hand(labels, logits)
+    for column, left in ((0, second), (1, first)):
+        alone = labels.copy()
+        alone[:, column] = np.nan
+        assert float(losses_heads.MultiTask()(alone, logits)) == pytest.approx(left, rel=1e-5)
+    assert float(losses_heads.MultiTask()(labels + np.nan, logits)) == 0.0
+
+
+def test_two_heads_stay_finite_for_huge_logits():
+    labels, logits = np.array([[0, 0]], np.float32), np.array([[0, 0, 0, 0, 1e4, 1e4]], np.float32)
+    assert float(losses_heads.MultiTask()(labels, logits)) == 2e4
+
+
+@pytest.mark.parametrize("weights", [(-1.0, 1.0), (0.0, 0.0), (1.0, float("nan"))])
+def test_impossible_weights_of_heads_are_named(weights):
+    with pytest.raises(UsageError, match="grade_weight and jsl_weight"):
+        losses_heads.MultiTask(*weights)
+
+
+def measured(model, labels, logits):
+    for start in range(0, len(labels), 7):
+        rows = slice(start, start + 7)
+        model.test_step((logits[rows], labels[rows]))
+    return {name: float(value) for name, value in results(model).items()}
+
+
+def test_live_metrics_of_two_heads_are_over_known_labels():
+    labels, logits = heads(100)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Identity()])
+    losses_heads.compiled_heads(model, keras.optimizers.SGD())
+    found = measured(model, labels, logits)
+
+    graded, asked = np.isfinite(labels[:, 0]), np.isfinite(labels[:, 1])
+    error = np.abs(logits[graded, :5].argmax(1) - labels[graded, 0])
+    y, z = labels[asked, 1], logits[asked, 5]
+    assert found.pop("loss") > 0
+    assert found == pytest.approx(
+        {
+            "grade_accuracy": (error == 0).mean(),
+            "grade_error": error.mean(),
+            "auc_jsl": roc_auc_score(y, z),
+            "sensitivity_jsl": (z[y == 1] > 0).mean(),
+            "specificity_jsl": (z[y == 0] <= 0).mean(),
+        },
+        abs=5e-3,
+    )
+
+
+def test_live_metrics_of_unknown_grades_are_undefined():
+    labels, logits = heads(20)
+    labels[:, 0] = np.nan
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Identity()])
+    losses_heads.compiled_heads(model, keras.optimizers.SGD())
+    found = measured(model, labels, logits)
+    assert np.isnan(found["grade_accuracy"]) and np.isnan(found["grade_error"])
+    assert 0 <= found["auc_jsl"] <= 1
+
+
+def test_grades_alone_are_watched_by_accuracy_and_distance():
+    labels, logits = heads(60)
+    labels = np.nan_to_num(labels[:, 0]).astype(np.int64)
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Identity()])
+    losses_heads.compiled_grades(model, keras.optimizers.SGD())
+    found = measured(model, labels, logits[:, :5])
+    error = np.abs(logits[:, :5].argmax(1) - labels)
+    assert found["accuracy"] == pytest.approx((error == 0).mean())
+    assert found["grade_error"] == pytest.approx(error.mean())
+    assert set(found) == {"loss", "accuracy", "grade_error"}
+
+
+def test_compile_settings_of_heads_survive_being_stored():
+    model, other = (keras.Sequential([keras.Input((2,)), keras.layers.Dense(4)]) for _ in range(2))
+    losses_heads.compiled_heads(model, keras.optimizers.SGD(), 2.0, 0.0)
+    other.compile_from_config(model.get_compile_config())
+    loss = other.loss
+    assert (loss.grade_weight, loss.jsl_weight, loss.grades) == (2.0, 0.0, 3)
+    other.set_weights(model.get_weights())
+    batch = np.ones((3, 2), np.float32), np.array([[2, 1], [0, 0], [np.nan, 1]], np.float32)
+    model.test_step(batch)
+    other.test_step(batch)
+    assert results(other) == results(model)

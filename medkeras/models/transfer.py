@@ -21,6 +21,14 @@ Those of the chest X-ray study, with fourteen findings, where every layer learne
     efficientnet_b5((456, 456, 3), 14, frozen=False)
 
 Its third network is `medkeras.models.combined`.
+
+That of the knee X-ray study for five grades, where every layer learned, and the same trunk with a
+head that knows the grades' order:
+
+    vgg16(shape, 5, frozen=False)
+    vgg16(shape, 5, frozen=False, ordinal=True)
+
+Its networks for risk factors and for two questions are in `medkeras.models.fusion`.
 """
 
 import keras
@@ -41,7 +49,7 @@ def _classifier_on(name):
     def function(
         image_shape=(side, side, 3), classes=3, *,
         units=0, dropout=0.0, l2=0.0, pooling="avg", cut=None, weights="imagenet",
-        frozen=True, hidden="bn_relu",
+        frozen=True, hidden="bn_relu", ordinal=False,
     ):  # fmt: skip
         image = layers.image_input(image_shape, SPECIFICATIONS[name].smallest)
         model = trunk.build(name, image, frozen)
@@ -51,7 +59,7 @@ def _classifier_on(name):
 
         x = layers.pooled(_output(model, name, cut), pooling)
         x = _head(x, units, hidden, dropout, l2)
-        model = keras.Model(image, layers.logits(x, classes, l2=l2), name=name)
+        model = keras.Model(image, layers.logits(x, classes, l2=l2, ordinal=ordinal), name=name)
         model.feature_map = cut or SPECIFICATIONS[name].feature_map
         model.weights_origin = origin
         return model
@@ -111,6 +119,8 @@ def backbone(name, *args, **kwargs):
             at the published rates.
         hidden: what the block of `units` is: "bn_relu" (dense, batch norm, ReLU) or "linear" (a
             dense layer without activation).
+        ordinal: True where the classes are ordered grades: one score and thresholds on it, see
+            `layers.OrdinalLogits`.
 
     Returns:
         An uncompiled functional model, raw pixels (batch, *image_shape) in, logits

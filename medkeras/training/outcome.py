@@ -25,7 +25,7 @@ def line(run_folder) -> str | None:
     said = f"{'AUC' if len(metrics['classes']) == 1 else of} {_number(auc)}"
     if metrics["task"] != "multilabel":
         said = f"accuracy {_number(metrics['accuracy'])}, {said}"
-    return f"test part, {metrics['n']} rows of {metrics['n_patients']} patients: {said}"
+    return f"test part (n = {metrics['n']}, {metrics['n_patients']} patients): {said}"
 
 
 def _number(entry):

@@ -23,7 +23,7 @@ def test_classes_say_accuracy_and_auc(tmp_path):
         mean={"auc": entry(0.75)},
     )
     assert said == (
-        "test part, 9 rows of 7 patients: accuracy 0.500 (0.400 to 0.600), "
+        "test part (n = 9, 7 patients): accuracy 0.500 (0.400 to 0.600), "
         "AUC 0.750 (no interval: too few patients)"
     )
 
