@@ -15,7 +15,21 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_collection_finish():
-    """Leaves what was imported out of later collections, which Keras asks for again and again."""
+    """Begins with everything imported left out of later collections."""
+    _left_out()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    """Goes on so after each file: Keras and TensorFlow keep much of what a test has made."""
+    result = yield
+    if nextitem is None or nextitem.path != item.path:
+        _left_out()
+    return result
+
+
+def _left_out():
+    # Keras collects whenever a session is cleared, at half a second for a million objects.
     gc.collect()
     gc.freeze()
 

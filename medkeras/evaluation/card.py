@@ -1,6 +1,6 @@
 """The model card, `README.md` of a run: what the model is for, and what it is not for."""
 
-from medkeras.evaluation import card_findings
+from medkeras.evaluation import card_findings, grades
 from medkeras.evaluation.markdown import entry, plain, table
 
 NOT_STATED = "_not stated_"
@@ -102,9 +102,11 @@ def _overall(found, verdict, many):
     if many:
         defined = f"{mean['n_classes']} of {len(found['classes'])} findings"
         return f"{card_findings.scored(found)}Mean AUC {entry(mean)}, of {defined}. {said}"
+    each = [f"{plain(name)} {entry(own)}" for name, own in grades.named(found).items()]
+    of_grades = f" As grades: {', '.join(each)}." if each else ""
     return (
         f"Accuracy {entry(found['accuracy'])}; always answering “{plain(verdict['common'])}” "
-        f"would give {_value(found['majority_accuracy'])}. {said}"
+        f"would give {_value(found['majority_accuracy'])}. {said}{of_grades}"
     )
 
 

@@ -8,7 +8,8 @@ written there. Writes comparison.html, comparison.png and comparison.csv; no run
 
 Where runs were tested on the same pictures, each is compared with the one that was best on the
 validation part: by the paired difference of test AUC, patients resampled. The test part never
-chooses. The intervals are not widened for the number of runs.
+chooses. The intervals are not widened for the number of runs. Where no difference is found, it is
+said how large one would have to be.
 """
 
 import argparse
@@ -26,12 +27,14 @@ from medkeras.preparation import control
 TEMPLATE = Path(__file__).with_name("compare.html.j2")
 
 
-def write(folder, members) -> str:
+def write(folder, members, each_pair=False) -> str:
     """Writes the comparison of runs into a folder.
 
     Args:
         folder: it must exist; an older comparison in it is replaced.
         members: folders of the runs, finished or not.
+        each_pair: compares each run with all before it, as an ablation asks, instead of all with
+            the one that was best on the validation part; writes comparison_pairs.csv too.
 
     Returns:
         The table in words and where the comparison lies, for the terminal.
@@ -51,10 +54,15 @@ def write(folder, members) -> str:
     shown = compare_rows.shown(runs, settings, rows)
     notes = [*_remarks(runs), *notes]
     chosen = "mean AUC of the scored findings" if scored else "AUC"
-    kinds = ["mean of the scored findings", "mean of all findings"] if scored else ["test AUC"]
+    gaps = differences
+    if each_pair and best:
+        pairs = paired.every([run for run in runs if run is best or run.name in differences])
+        atomic.write_csv(folder / "comparison_pairs.csv", compare_rows.pairs(pairs))
+        gaps = {" minus ".join(names): entry for names, entry in pairs.items()}
+    kinds = list(dict.fromkeys(kind for entry in gaps.values() for kind in paired.kinds(entry)))
     worded = {
-        name: [paired.words(one) for one in ([entry["scored"]] if scored else []) + [entry]]
-        for name, entry in differences.items()
+        name: {kind: paired.words(one) for kind, one in paired.kinds(entry).items()}
+        for name, entry in gaps.items()
     }
     context = {
         "table": shown,
@@ -64,7 +72,8 @@ def write(folder, members) -> str:
         "chosen": chosen,
         "kinds": kinds,
         "differences": worded,
-        "findings": {name: entry.get("findings", {}) for name, entry in differences.items()},
+        "findings": {name: entry.get("findings", {}) for name, entry in gaps.items()},
+        "each_pair": each_pair,
         "scored": scored,
         "clear": paired.clear,
         "notes": notes,
@@ -75,13 +84,12 @@ def write(folder, members) -> str:
     atomic.write_text(page, rendered(TEMPLATE, context))
     lines = [aligned(shown), ""]
     if best:
-        lines.append(
-            f"Test AUC minus that of {best.name}, which was best on the validation part "
-            f"({chosen} {best.validated:.3f} there):"
-        )
+        which = f"which was best on the validation part ({chosen} {best.validated:.3f} there)"
+        what = "of each pair of runs, among them" if each_pair else "minus that of"
+        lines.append(f"Test AUC {what} {best.name}, {which}:")
         for name, said in worded.items():
-            several = zip(kinds, said) if scored else [("", said[0])]
-            lines += [f"  {name}: {' '.join(one).strip()}" for one in several]
+            for kind, words in said.items():
+                lines.append(f"  {name}: {f'{kind} ' if len(kinds) > 1 else ''}{words}")
     return "\n".join([*lines, *notes, f"comparison: {page}"])
 
 
@@ -108,6 +116,7 @@ def main(arguments=None) -> int:
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a run")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the comparison")
+    parser.add_argument("--each-pair", action="store_true", help="compare each pair of runs")
     given = parser.parse_args(arguments)
     try:
         several = [run for run in given.runs if records.expanded([run]) != [run.resolve()]]
@@ -115,7 +124,7 @@ def main(arguments=None) -> int:
         if any(path.exists() and not path.is_dir() for path in [out, *out.parents]):
             raise UsageError(f"--out {out}: is a file, or lies below one")
         out.mkdir(parents=True, exist_ok=True)
-        print(write(out, given.runs))
+        print(write(out, given.runs, given.each_pair))
     except MedkerasError as fault:
         print(fault, file=sys.stderr)
         return fault.exit_code

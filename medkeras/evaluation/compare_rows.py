@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 
+from medkeras.evaluation import grades, paired
 from medkeras.evaluation.pages import number
 
 LONGEST = 40  # characters of a setting that are shown
@@ -20,10 +21,12 @@ def numbers(runs, best, differences) -> list[dict]:
     """
     scored, rows = best.scored if best else [], []
     for run in runs:
-        row = _row(run) | _columns("difference", differences.get(run.name))
+        row = _row(run) | _difference("difference", differences.get(run.name))
         row["difference_from"] = best.name if run.name in differences else None
         if any(run.scored for run in runs):
             row |= _of_scored(run, differences, scored)
+        if any(grades.named(run.metrics) for run in runs):
+            row |= _of_grades(run, differences.get(run.name, {}))
         rows.append(row)
     return rows
 
@@ -36,6 +39,20 @@ def table(settings, rows) -> pd.DataFrame:
         own = {name if name not in row else f"{name} (set)": own[name] for name in own}
         found.append({"run": row["run"], "status": row["status"], **own, **row})
     return pd.DataFrame(found)
+
+
+def pairs(differences) -> pd.DataFrame:
+    """Makes the table of comparison_pairs.csv: of each pair of runs the first minus the second.
+
+    Args:
+        differences: from `paired.every`.
+    """
+    rows = [
+        {"run": run, "minus": other, "of": kind, **_difference("difference", one), "n": one["n"]}
+        for (run, other), entry in differences.items()
+        for kind, one in paired.kinds(entry).items()
+    ]
+    return pd.DataFrame(rows)
 
 
 def _row(run):
@@ -58,16 +75,31 @@ def _of_scored(run, differences, scored):
     """Numbers of the findings that runs score: the mean, its difference and that of each."""
     found = differences.get(run.name, {})
     row = _columns("scored_auc", run.metrics["scored"]["auc"] if run.scored else None)
-    row |= _columns("scored_difference", found.get("scored"))
+    row |= _difference("scored_difference", found.get("scored"))
     for name in scored:
-        row |= _columns(f"difference {name}", found.get("findings", {}).get(name))
+        row |= _difference(f"difference {name}", found.get("findings", {}).get(name))
     return row
 
 
-def _columns(name, entry):
+def _of_grades(run, difference):
+    """Numbers that only grades have, and their differences."""
+    found = run.metrics
+    row = _columns("kappa", found.get("kappa")) | _columns("grade_error", found.get("grade_error"))
+    row |= _columns("oa_auc", found.get("oa", {}).get("auc"))
+    for name, entry in difference.get("grades", {}).items():
+        row |= _difference(f"difference {name}", entry)
+    return row
+
+
+def _columns(name, entry, more=()):
     """A number and its interval as columns, empty where there is none."""
-    ends = {"value": "", "low": "_low", "high": "_high"}
+    ends = {"value": "", **{key: f"_{key}" for key in ("low", "high", *more)}}
     return {f"{name}{end}": (entry or {}).get(key) for key, end in ends.items()}
+
+
+def _difference(name, entry):
+    """A difference as columns."""
+    return _columns(name, entry, ("p", "standard_error", "detectable"))
 
 
 def shown(runs, settings, rows) -> list[list[str]]:
@@ -76,7 +108,8 @@ def shown(runs, settings, rows) -> list[list[str]]:
     head = ["run", *names, "epochs", "best", "loss at best", "AUC at best"]
     several = any(run.scored for run in runs)
     tested = ["scored test AUC (95 %)", "of all (95 %)"] if several else ["test AUC (95 %)"]
-    head += ["loss at last", "AUC at last", *tested, "n"]
+    of_grades = list(dict.fromkeys(name for run in runs for name in grades.named(run.metrics)))
+    head += ["loss at last", "AUC at last", *tested, *(f"{name} (95 %)" for name in of_grades), "n"]
     found = [head]
     for run, own, row in zip(runs, settings, rows):
         cells = [run.name, *(_short(own[name]) for name in names)]
@@ -88,6 +121,8 @@ def shown(runs, settings, rows) -> list[list[str]]:
         if several:
             cells.append(number(run.metrics["scored"]["auc"], 3) if run.scored else "-")
         cells.append(number(run.metrics["mean"]["auc"], 3) if run.metrics else "unfinished")
+        own = grades.named(run.metrics)
+        cells += [number(own[name], 3) if name in own else "-" for name in of_grades]
         found.append([*cells, _number(row["test_n"], "d")])
     return found
 

@@ -41,7 +41,7 @@ class Scores:
     classes: list[str]
 
 
-def evaluate(model, data, run, task=None, scored=()) -> Scores:
+def evaluate(model, data, run, task=None, scored=(), positive_from=None) -> Scores:
     """Predicts the validation and test parts and writes the three files above.
 
     Args:
@@ -51,6 +51,8 @@ def evaluate(model, data, run, task=None, scored=()) -> Scores:
         run: `.folder` is written to; `.seed` seeds the bootstrap.
         task: one of the four; None for that of the data.
         scored: findings whose mean is reported on its own, such as `chexpert.SCORED`.
+        positive_from: of grades, the one from which on a picture counts as positive; see
+            `metrics.measured`.
 
     Returns:
         The scores, for the report.
@@ -73,7 +75,7 @@ def evaluate(model, data, run, task=None, scored=()) -> Scores:
         untrained = data.untrained
     else:
         majority = int(np.bincount(data.train.labels, minlength=len(classes)).argmax())
-    learned = {"scored": scored, "untrained": untrained}
+    learned = {"scored": scored, "untrained": untrained, "positive_from": positive_from}
     found = metrics.measured(predictions, task, majority, run.seed, **learned)
 
     atomic.write_text(run.folder / "predictions.csv", csv_text(predictions))
@@ -99,6 +101,8 @@ def predictor(model, data, task) -> dict:
         "recipe": getattr(model, "recipe", None),
         "feature_map": getattr(model, "feature_map", None),
     }
+    if "risk" in described["inputs"]:
+        described["risks"] = data.risks.config()
     if task == "multilabel":
         described["untrained"] = data.untrained
         if data.outputs > len(classes):
@@ -111,23 +115,26 @@ def logits(model, batches) -> np.ndarray:
 
     Args:
         model: functional model; any dtype policy.
-        batches: iterable of lists of inputs: pictures or slices uint8, whole numbers int32.
+        batches: iterable of lists of inputs: pictures or slices uint8, whole numbers int32,
+            other measures, such as risk factors, float32.
 
     Returns:
         float32 (n, k); (0, k) without pictures.
     """
-    forward = _forward(model)
-    found = [forward(*map(np.ascontiguousarray, batch)).numpy() for batch in batches]
+    found = []
+    for batch in batches:
+        arrays = [np.ascontiguousarray(array) for array in batch]
+        forward = _forward(model, tuple(array.dtype.name for array in arrays))
+        found.append(forward(*arrays).numpy())
     return np.concatenate(found) if found else np.empty((0, model.output_shape[-1]), np.float32)
 
 
 @lru_cache(maxsize=1)  # tracing a large backbone takes seconds; every part asks for it
-def _forward(model):
+def _forward(model, types):
     import tensorflow as tf
 
     signature = [
-        tf.TensorSpec(tensor.shape, tf.int32 if tensor.dtype == "int32" else tf.uint8)
-        for tensor in model.inputs
+        tf.TensorSpec(tensor.shape, kind) for tensor, kind in zip(model.inputs, types, strict=True)
     ]
 
     @tf.function(input_signature=signature)
@@ -141,6 +148,11 @@ def _forward(model):
 def csv_text(predictions) -> str:
     """Formats a table of predictions: the same numbers give the same bytes."""
     return predictions.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+
+
+def as_written(numbers) -> np.ndarray:
+    """Rounds numbers to the nine digits that `predictions.csv` has of them, float64."""
+    return np.array([float(f"{number:.9g}") for number in numbers], dtype=np.float64)
 
 
 def _named(data, task):
@@ -166,8 +178,8 @@ def _part(model, part, named, task):
     for k, name in enumerate(named):
         columns[f"label_{name}"] = _label(known, k, task)
         # Rounded as in the file, so that every number can be recomputed from it exactly.
-        columns[f"logit_{name}"] = _as_written(values[:, k])
-        columns[f"probability_{name}"] = _as_written(chances[:, k])
+        columns[f"logit_{name}"] = as_written(values[:, k])
+        columns[f"probability_{name}"] = as_written(chances[:, k])
     return pd.DataFrame(columns)
 
 
@@ -187,7 +199,3 @@ def _label(known, k, task):
     if task == "multilabel":
         return known[:, k].astype(np.float64)
     return (known == (1 if task == "binary" else k)).astype(int)
-
-
-def _as_written(numbers):
-    return np.array([float(f"{number:.9g}") for number in numbers], dtype=np.float64)

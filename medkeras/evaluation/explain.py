@@ -1,7 +1,9 @@
 """Grad-CAM: which part of the picture spoke for an answer, and is it the lesion?
 
-    explanations/<n>_<class>.png   picture | heat map over it | known lesion, where there is one
+    explanations/<n>_<class>.png   picture | heat map over it | saliency, where asked for | known
+                                   lesion, where there is one
     explanations/maps.npy          the raw maps, float32, at the feature map's own resolution
+    explanations/saliency.npy      raw saliency, float32, at that of the picture; see `saliency`
     explanations/index.csv         one row per map
     explanations/scores.json       the pointing game against known lesion masks
 
@@ -15,12 +17,14 @@ from types import SimpleNamespace
 import numpy as np
 
 from medkeras.evaluation import pointing
+from medkeras.evaluation import saliency as gradients
 from medkeras.evaluation.evaluate import logits, probabilities
 from medkeras.evaluation.gallery import Explained, Gallery, picked, plain, write
 from medkeras.evaluation.overlays import panel
+from medkeras.preparation import pipeline
 
 
-def grad_cam(model, data, run, layer=None, most=24, backend="medkeras") -> Gallery:
+def grad_cam(model, data, run, layer=None, most=24, backend="medkeras", saliency=False) -> Gallery:
     """Explains test pictures, right and wrong answers, and scores the maps.
 
     Each map is for the answer the model gave. The pointing game asks for the true class instead,
@@ -34,6 +38,7 @@ def grad_cam(model, data, run, layer=None, most=24, backend="medkeras") -> Galle
             `model.feature_map`.
         most: largest number of pictures in the gallery.
         backend: "medkeras", or "tf-explain" for the maps of that package.
+        saliency: whether the gallery shows the gradient at the pixels beside each map.
 
     Returns:
         The gallery, for the report.
@@ -47,18 +52,26 @@ def grad_cam(model, data, run, layer=None, most=24, backend="medkeras") -> Galle
     answers = chances.argmax(axis=1)
     chosen = picked(part.labels, answers, chances.max(axis=1), most)
 
-    def maps(rows, targets):
+    def batches(rows):
         size = data.batch_size
-        batches = (part.pictures(rows[start : start + size]) for start in range(0, len(rows), size))
-        return heat(model, batches, layer, targets, backend)
+        return (part.inputs(rows[start : start + size]) for start in range(0, len(rows), size))
 
-    raw = maps(chosen, answers[chosen])
+    def maps(rows, targets):
+        return heat(model, batches(rows), layer, targets, backend)
+
+    arrays = {"maps": maps(chosen, answers[chosen])}
+    notes = {}
+    if saliency:
+        arrays["saliency"] = gradients.maps(model, batches(chosen), answers[chosen])
+        notes = {"saliency": gradients.METHOD}
     masks = pointing.masks(table, data.image_shape[:2])
     items = []
-    for n, (row, coarse) in enumerate(zip(chosen, raw, strict=True)):
+    for n, (row, coarse) in enumerate(zip(chosen, arrays["maps"], strict=True)):
+        picture = part.pictures(np.array([row]))[0]
+        fine = arrays["saliency"][n] if saliency else None
         items.append(
             Explained(
-                png=panel(part.pictures(np.array([row]))[0], coarse, masks.get(row), run.sample),
+                png=panel(picture, coarse, masks.get(row), run.sample, fine),
                 file=f"{n:02d}_{plain(data.classes[part.labels[row]])}.png",
                 path=str(table["path"].iloc[row]),
                 true=data.classes[part.labels[row]],
@@ -69,14 +82,14 @@ def grad_cam(model, data, run, layer=None, most=24, backend="medkeras") -> Galle
             )
         )
     marked = np.array(sorted(masks), dtype=int)
-    scores = {"layer": layer, "method": f"Grad-CAM ({backend})"} | pointing.game(
+    scores = {"layer": layer, "method": f"Grad-CAM ({backend})", **notes} | pointing.game(
         maps(marked, part.labels[marked]) if len(marked) else [],
         [masks[row] for row in marked],
         table["patient"].to_numpy()[marked],
         run.seed,
     )
     gallery = Gallery(layer, items, scores)
-    write(gallery, {"maps": raw}, run)
+    write(gallery, arrays, run)
     return gallery
 
 
@@ -86,7 +99,8 @@ def heat(model, batches, layer, targets, backend="medkeras") -> np.ndarray:
     Args:
         model: functional model, logits out; one logit means class 1 against class 0, and the
             evidence for class 0 is that against class 1.
-        batches: iterable of uint8 (batch, height, width, channels).
+        batches: iterable of uint8 (batch, height, width, channels), or of the lists of a model
+            with more inputs, pictures first.
         layer: name of the layer whose activations are weighted.
         targets: (n,) class each map argues for.
         backend: "medkeras" or "tf-explain" (its guided gradients off, the relu added).
@@ -108,11 +122,11 @@ def heat(model, batches, layer, targets, backend="medkeras") -> np.ndarray:
     both = keras.Model(model.input, [features, model.outputs[0]])
 
     @tf.function(reduce_retracing=True)
-    def maps(pictures, direction):
+    def maps(inputs, direction):
         with tf.GradientTape() as tape:
-            pictures = tf.cast(pictures, tf.float32)
-            tape.watch(pictures)  # or nothing is recorded where every layer is frozen
-            activations, values = both(pictures, training=False)
+            (inputs,) = pipeline.as_tensors([inputs])
+            tape.watch(inputs)  # or nothing is recorded where every layer is frozen
+            activations, values = both(inputs, training=False)
             score = tf.reduce_sum(tf.cast(values, tf.float32) * direction)
         gradients = tf.cast(tape.gradient(score, activations), tf.float32)
         weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
@@ -120,12 +134,13 @@ def heat(model, batches, layer, targets, backend="medkeras") -> np.ndarray:
 
     found, start = [], 0
     for batch in batches:
-        direction = directions[start : start + len(batch)]
-        start += len(batch)
+        inputs = batch if isinstance(batch, list) else [batch]
+        direction = directions[start : start + len(inputs[0])]
+        start += len(inputs[0])
         if backend == "tf-explain":
-            found.append(_by_tf_explain(model, batch, layer, direction))
+            found.append(_by_tf_explain(model, inputs[0], layer, direction))
         else:
-            found.append(maps(np.ascontiguousarray(batch), direction).numpy())
+            found.append(maps([*map(np.ascontiguousarray, inputs)], direction).numpy())
     return np.concatenate(found) if found else np.empty((0, 1, 1), np.float32)
 
 

@@ -73,7 +73,7 @@ def explore(table, name, synthetic=False) -> tuple[str, dict | None]:
         "broken": broken,
         # Paths stay out of the page: they often name the patient.
         "broken_by_reason": Counter(copies.unnamed(why) for _, why in broken).most_common(),
-        "notes": [_worded(note) for note in table.attrs.get("notes", [])],
+        "notes": _notes(table),
     }
     return rendered(TEMPLATE, context), study
 
@@ -182,8 +182,13 @@ def _by_sex(ages):
     return {"sexes": list(ages["sex"].unique()), "rows": rows}
 
 
-def _worded(note):
-    return f"{note['path']}: {note['reason']}" if isinstance(note, dict) else str(note)
+def _notes(table):
+    """Words what the reader remarked; of single rows what, and not which."""
+    rows, found = set(table["path"]), []
+    for note in table.attrs.get("notes", []):
+        of_rows = rows & set(note["path"].split(", "))
+        found.append(note["reason"] if of_rows else f"{note['path']}: {note['reason']}")
+    return found
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ Tasks and their columns (one `label_`, `logit_`, `probability_` triple per class
     binary      one triple, named after the positive class; decided at probability >= 0.5
     multiclass  a one-hot triple per class; decided for the largest probability
     multilabel  a triple per label, NaN where the label is unknown; decided at >= 0.5
-    ordinal     a one-hot triple per grade, in order; adds the quadratic-weighted kappa
+    ordinal     a one-hot triple per grade, in order; adds the quadratic-weighted kappa, the mean
+                absolute grade error and, where asked for, the AUC of reaching a grade ("oa")
 
 A multilabel table may have a column `uncertain_<finding>` (1 or 0): then the finding has
 `auc_bounds` besides; and `study`, whose pictures have one report together.
@@ -16,7 +17,7 @@ What cannot be computed is null and says why; it never becomes 0 or 0.5, and mea
 import numpy as np
 import pandas as pd
 
-from medkeras.evaluation import bounds, calibration, questions, scored_mean, statistics
+from medkeras.evaluation import bounds, calibration, grades, questions, scored_mean, statistics
 
 PER_CLASS = ("auc", "sensitivity", "specificity", "accuracy", "pr_auc")
 EXCLUSIVE = ("multiclass", "ordinal")
@@ -30,6 +31,7 @@ def measured(
     resamples=statistics.RESAMPLES,
     scored=(),
     untrained=(),
+    positive_from=None,
 ):
     """Computes everything in `metrics.json` from a table of predictions.
 
@@ -42,6 +44,8 @@ def measured(
         scored: findings whose mean is reported on its own, under "scored".
         untrained: findings that training could not teach: their numbers are null, and every
             mean leaves them out.
+        positive_from: grade from which on a picture counts as positive, 1..k-1, such as 2 for
+            osteoarthritis by KL grades: adds the AUC of that. None for no such number.
 
     Returns:
         A dict for JSON: the test split's numbers, and the validation split's in the same shape
@@ -51,9 +55,14 @@ def measured(
     strange = {*scored, *untrained} - set(class_names(predictions))
     if strange:
         raise ValueError(f"no predictions of {sorted(strange)}")
+    count = len(class_names(predictions)) if task == "ordinal" else 0
+    if positive_from is not None and positive_from not in range(1, count):
+        known = f"1 to {count - 1}" if count else "None: only grades have an order"
+        raise ValueError(f"positive_from={positive_from}, expected {known}")
     parts = dict(tuple(predictions.groupby("split")))
     options = {"task": task, "majority": majority, "seed": seed, "resamples": resamples}
     options |= {"scored": list(scored), "untrained": list(untrained)}
+    options |= {"positive_from": positive_from}
     none = predictions.iloc[:0]
     test = _measured(parts.get("test", none), split="test", **options)
     return test | {"validation": _measured(parts.get("val", none), split="val", **options)}
@@ -125,7 +134,7 @@ def confidence(labels, probabilities, task):
     return probabilities[known], labels[known]
 
 
-def _measured(table, *, split, task, majority, seed, resamples, scored, untrained):
+def _measured(table, *, split, task, majority, seed, resamples, scored, untrained, positive_from):
     labels, chances, names = arrays(table)
     patients = table["patient"].astype(str).to_numpy()
     answers = decided(chances, task)
@@ -142,7 +151,7 @@ def _measured(table, *, split, task, majority, seed, resamples, scored, untraine
     elif task == "binary":
         asked["accuracy"] = asked[names[0], "accuracy"]
     if task == "ordinal":
-        asked["kappa"] = questions.kappa(labels.argmax(axis=1), answers.argmax(axis=1), len(names))
+        asked |= grades.asked(labels, chances, positive_from)
     judged = np.where(taught, labels, np.nan)
     known = np.isfinite(judged).any(axis=1)
     asked["brier"] = questions.overall(brier(judged, chances, task), known, share=False)
@@ -166,7 +175,7 @@ def _measured(table, *, split, task, majority, seed, resamples, scored, untraine
         "ece": questions.entry(error, int(known.sum()), None, "nothing with a known label"),
     }
     if task == "ordinal":
-        result["kappa"] = found["kappa"]
+        result |= grades.entries(found, positive_from)
     if task == "multilabel":
         result["untrained"] = untrained
     if scored:

@@ -21,17 +21,20 @@ def resized(coarse, shape) -> np.ndarray:
     return np.asarray(image.resize(shape[::-1], Image.Resampling.BILINEAR))
 
 
-def panel(picture, coarse, mask=None, synthetic=False) -> bytes:
-    """Draws picture | heat map over it | lesion outlined, as PNG.
+def panel(picture, coarse, mask=None, synthetic=False, saliency=None) -> bytes:
+    """Draws picture | heat map over it | saliency | lesion outlined, as PNG.
 
     Args:
         picture: uint8 (height, width, 1 or 3).
         coarse: map (h, w), not negative.
         mask: bool (height, width), or None.
         synthetic: writes "synthetic data" on it.
+        saliency: map (height, width), not negative, drawn alone; or None.
     """
     size = panel_size(picture.shape[:2])
     shown = [Image.fromarray(rgb(picture)).resize(size), heated(picture, coarse)]
+    if saliency is not None:
+        shown.append(glowing(saliency).resize(size))
     if mask is not None:
         shown.append(outlined(shown[0], mask))
     sheet = Image.new("RGB", (len(shown) * (size[0] + GAP) - GAP, SHOWN), "white")
@@ -104,6 +107,16 @@ def heated(picture, coarse):
     strength = resized(coarse, picture.shape[:2])
     strength = strength / strength.max() if strength.max() > 0 else strength
     return Image.fromarray(warmed(rgb(picture), strength)).resize(panel_size(picture.shape[:2]))
+
+
+def glowing(fine):
+    """Draws a map (height, width) of single pixels, its brightest hundredth alike, as PIL image."""
+    from matplotlib import colormaps
+
+    # A few pixels would leave all others dark.
+    strongest = np.percentile(fine, 99) or fine.max() or 1.0
+    strength = np.minimum(fine / strongest, 1)
+    return Image.fromarray((colormaps["inferno"](strength)[:, :, :3] * 255).astype(np.uint8))
 
 
 def rgb(picture):

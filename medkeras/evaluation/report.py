@@ -17,6 +17,7 @@ from medkeras.evaluation import (
     card,
     diagram,
     findings,
+    grades,
     metrics,
     mistakes,
     plots,
@@ -70,6 +71,7 @@ def _context(run, model, data, scores, cams):
         "names": findings.ordered(scores.metrics),
         "never": findings.never(data, scores.metrics),
         "labels": findings.labels(data),
+        "grades": grades.named(scores.metrics),
         "verdict": summary.verdict(scores, data),
         "words": summary.words(data),
         "data": {

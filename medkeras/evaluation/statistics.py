@@ -98,8 +98,9 @@ def difference(statistic_a, statistic_b, patients, resamples=RESAMPLES, seed=0):
         patients: (n,) name of each picture's patient.
 
     Returns:
-        {"value", "low", "high", "p", "dropped"}: a minus b, its interval, and the two-sided
-        p-value: twice the smaller share of resamples on one side of zero, at least 1/resamples.
+        {"value", "low", "high", "p", "standard_error", "dropped"}: a minus b, its interval, the
+        two-sided p-value (twice the smaller share of resamples on one side of zero, at least
+        1/resamples) and the standard deviation over the resamples.
     """
     both = {"a": statistic_a, "b": statistic_b}
     values = bootstrap(both, patients, resamples, seed)
@@ -108,11 +109,12 @@ def difference(statistic_a, statistic_b, patients, resamples=RESAMPLES, seed=0):
     once = np.ones((1, len(patients)))
     value = float(statistic_a(once)[0] - statistic_b(once)[0])
     gaps = gaps[np.isfinite(gaps)]
-    p = None
+    found = {"value": value, "low": low, "high": high, "p": None, "standard_error": None}
     if len(gaps):
         smaller = min((gaps <= 0).mean(), (gaps >= 0).mean())
-        p = float(min(1.0, max(2 * smaller, 1 / len(gaps))))
-    return {"value": value, "low": low, "high": high, "p": p, "dropped": dropped}
+        found["p"] = float(min(1.0, max(2 * smaller, 1 / len(gaps))))
+        found["standard_error"] = float(gaps.std())
+    return found | {"dropped": dropped}
 
 
 def auc(positive, scores):

@@ -34,9 +34,9 @@ class Part(pipeline.Part):
             (slices,), 0..m-1.
         """
         pixels = [self._pixels(plane, self.rows[rows], view) for plane in self.data.planes]
-        return pixels + [self.exam_numbers(rows, plane) for plane in self.data.planes]
+        return pixels + [self.given(rows, plane) for plane in self.data.planes]
 
-    def exam_numbers(self, rows, source: str) -> np.ndarray:
+    def given(self, rows, source: str) -> np.ndarray:
         """Says whose the slices of a batch are, 0..m-1, for a plane or the input named after it."""
         lengths = self.lengths(source)[rows]
         return np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)

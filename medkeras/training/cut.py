@@ -18,7 +18,8 @@ class Cut:
 
     Args:
         fixed: tensors that the rest reads, by the one input of pictures that they depend on.
-        given: inputs that the rest reads as they are: whole numbers, such as a slice's exam.
+        given: inputs that the rest reads as they are: what is no picture, such as the number of a
+            slice's exam, or risk factors.
     """
 
     fixed: dict
@@ -29,8 +30,8 @@ def cut(model) -> Cut | None:
     """Finds every fixed tensor that a layer which is not fixed reads.
 
     An output is fixed if its layer has no trainable variable and no random state, and all
-    its inputs are fixed. Inputs of whole numbers are not: they say which slices belong together,
-    which is a matter of the batch.
+    its inputs are fixed. Inputs that are no pictures are not: a number of an exam is a matter of
+    the batch, and a few risk factors are not worth storing again.
 
     Args:
         model: flat functional model.
@@ -40,7 +41,7 @@ def cut(model) -> Cut | None:
         worth keeping, or where it mixes several inputs of pictures.
     """
     fixed, border = {}, {}  # tensor id -> (sources, whether weights lie before it); id -> tensor
-    given = [t for t in model.inputs if keras.backend.is_int_dtype(t.dtype)]
+    given = [t for t in model.inputs if len(t.shape) != 4]
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:
             inputs = node.input_tensors

@@ -119,7 +119,7 @@ class Features:
             for trunk in self.trunks
             for array in self.stored[part, view, trunk].gathered(rows)
         ]
-        return found + [getattr(self.data, part).exam_numbers(rows, one) for one in self.given]
+        return found + [getattr(self.data, part).given(rows, one) for one in self.given]
 
 
 class Trunk:

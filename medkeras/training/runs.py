@@ -17,7 +17,7 @@ from medkeras.files import atomic
 from medkeras.files.places import cache_folder
 from medkeras.preparation import audit, findings
 from medkeras.readers import tables
-from medkeras.training import carry, commandline, environment, folder, parts, terminal
+from medkeras.training import carry, commandline, environment, folder, lineage, parts, terminal
 
 
 def start(main, doc, *, data, sample, sample_size=96, grid=(), compare=None, argv=None):
@@ -189,7 +189,8 @@ class Run:
             data: from `pipeline.images`.
 
         Raises:
-            DataError: pictures, labels or split are others than when the run began.
+            DataError: pictures, labels or split are others than when the run began, or it would
+                judge by patients whom the starting weights were trained on.
         """
         if self._known == data.key:
             return
@@ -210,7 +211,9 @@ class Run:
                         )
                     ]
                 )
+        lineage.check(self.weights, table)
         atomic.write_csv(kept, table)
+        lineage.keep(self.weights, self.folder)
         self._known = data.key
         self.note(
             data={

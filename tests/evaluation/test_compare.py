@@ -1,5 +1,7 @@
 import json
 import re
+from html import escape
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -55,12 +57,53 @@ def test_the_reference_is_the_best_on_validation_and_never_looks_at_test(tmp_pat
     aucs = [roc_auc_score(test["label_acl"], test["probability_acl"]) for test in tests]
     assert found["b"]["value"] == pytest.approx(aucs[1] - aucs[0]) and aucs[1] > aucs[0] + 0.1
     assert 0 < found["b"]["low"] < found["b"]["value"] < found["b"]["high"]
-    assert paired.words(found["b"]).endswith(": higher")
-    assert found["c"]["low"] < 0 < found["c"]["high"]
-    assert paired.words(found["c"]).endswith(": no evidence of a difference")
+    assert re.search(r"\), p (= 0\.\d{3}|< 0\.001): higher$", paired.words(found["b"]))
+    assert found["c"]["low"] < 0 < found["c"]["high"] and found["c"]["p"] > 0.05
+    unseen = f"a difference below {found['c']['detectable']:.3f} could not have been shown"
+    assert paired.words(found["c"]).endswith(f": no evidence of a difference ({unseen})")
     # A paired interval knows that both were asked about the same patients.
     itself = paired.difference(*[paired.part(best.predictions, "test")] * 2)
     assert (itself["value"], itself["low"], itself["high"]) == (0, 0, 0)
+    assert paired.words(itself).endswith("p = 1.000: no evidence of a difference")
+
+
+def test_a_difference_as_large_as_said_is_found_in_four_of_five_test_parts():
+    found, said = 0, []
+    rng = np.random.default_rng(7)
+    for _ in range(60):
+        # Both models see the same noise, one a stronger signal.
+        label, shared = np.arange(120) % 2, rng.normal(size=120)
+        tables = []
+        for strength in (0.75, 1.2):
+            p = strength * label + shared + 0.5 * rng.normal(size=120)
+            table = pd.DataFrame({"path": range(120), "patient": range(120), "label_a": label})
+            tables.append(table.assign(probability_a=p))
+        entry = paired.difference(*tables)
+        said.append(entry["detectable"])
+        found += paired.clear(entry)
+    truth = NormalDist().cdf(1.2 / 2.5**0.5) - NormalDist().cdf(0.75 / 2.5**0.5)
+    assert np.mean(said) == pytest.approx(truth, rel=0.1)
+    assert 0.65 < found / 60 < 0.95
+
+
+def test_an_ablation_compares_each_pair(tmp_path):
+    runs = three(tmp_path)
+    said = compare.write(tmp_path, runs, each_pair=True)
+    table = pd.read_csv(tmp_path / "comparison_pairs.csv")
+    assert [*zip(table["run"], table["minus"])] == [("b", "a"), ("c", "a"), ("c", "b")]
+    tests = {run.name: paired.part(metrics.read(run / "predictions.csv"), "test") for run in runs}
+    page = (tmp_path / "comparison.html").read_text()
+    for row in table.to_dict("records"):
+        entry = paired.difference(tests[row["run"]], tests[row["minus"]])
+        assert row["difference"] == pytest.approx(entry["value"])
+        assert (row["of"], row["n"]) == ("test AUC", 60)
+        for name in paired.NUMBERS:
+            assert row[f"difference_{name}"] == pytest.approx(entry[name])
+        words = f"{row['run']} minus {row['minus']}"
+        assert f"{words}: {paired.words(entry)}" in said and f"<td>{words}</td>" in page
+        assert escape(paired.words(entry)) in page
+    assert compare.main([*map(str, runs), "--out", str(tmp_path / "new"), "--each-pair"]) == 0
+    assert (tmp_path / "new" / "comparison_pairs.csv").is_file()
 
 
 def test_the_order_of_the_rows_in_a_file_does_not_matter(tmp_path):

@@ -52,6 +52,23 @@ def test_frozen_and_bfloat16_models_are_explained(small_model):
     assert np.corrcoef(whole.ravel(), rough.ravel())[0, 1] > 0.99
 
 
+def test_a_model_that_knows_more_than_the_picture_is_explained(small_model):
+    # Risk factors that enter the last layer add a constant: the picture's part is as without.
+    import keras
+
+    alone, batch = small_model(1), pictures()
+    risk = keras.Input((3,), name="risk")
+    added = keras.layers.Dense(1, name="risk_dense")(risk)
+    both = keras.Model(
+        [alone.input, risk], keras.layers.Add(name="sum")([alone.output, added]), name="both"
+    )
+    factors = np.random.default_rng(1).normal(size=(7, 3)).astype(np.float32)
+    targets = np.arange(7) % 2
+    found = explain.heat(both, [[batch[:4], factors[:4]], [batch[4:], factors[4:]]], "c2", targets)
+    assert found.max() > 0
+    np.testing.assert_allclose(found, explain.heat(alone, [batch], "c2", targets), rtol=1e-5)
+
+
 def test_layer_without_a_map_is_refused(small_model):
     with pytest.raises(ValueError, match="feature map"):
         explain.heat(small_model(), [pictures()], "pool", np.zeros(7, dtype=int))

@@ -168,9 +168,11 @@ def test_what_a_layout_lacks_is_left_out(chests, few):
     lacks = ["age", "sex", "projection", "study", "split"]
     lacks += [f"uncertain {name}" for name in chexpert.LABELS]
     table = chexpert.read(chests).drop(columns=lacks)
-    table.attrs["notes"] = []
+    named = ", ".join([*table["path"][:2], "..."])
+    table.attrs["notes"] = [{"path": named, "reason": "look odd"}]
     page, _ = explore.explore(table, "chest")
     page = re.sub(r'"data:[^"]*"', "", page)
+    assert "look odd" in page and "train/" not in page
     for text in ("Age", "female", "<td>AP", "studies", "raining", "ncertain", "not mentioned"):
         assert text not in page, text
     assert 'id="together"' in page and "patients with one picture" in page

@@ -109,5 +109,7 @@ def test_paired_difference_is_narrower_than_two_models_apart():
         roc_auc_score(label, better) - roc_auc_score(label, score)
     )
     assert found["low"] > 0 and found["p"] < 0.05
+    width = (found["high"] - found["low"]) / 2
+    assert 1.96 * found["standard_error"] == pytest.approx(width, rel=0.1)
     same = statistics.difference(b, b, patients)
-    assert same["low"] == same["high"] == 0 and same["p"] == 1
+    assert same["low"] == same["high"] == same["standard_error"] == 0 and same["p"] == 1

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from medkeras.preparation import augment
+from medkeras.preparation import augment, risks
 from medkeras.training import cut, features, fit, loop, settling
 
 RULES = loop.Rules(5, patience=None, plateau_patience=2, min_learning_rate=1e-5)
@@ -410,3 +410,32 @@ def test_what_shares_a_layer_with_weights_stays_together():
         [id(alone)],
         [id(one), id(other)],
     ]
+
+
+def test_risk_factors_beside_a_frozen_trunk_reach_the_tail_as_they_are(
+    tiny_data, computed, tmp_path
+):
+    plain = tiny_data(views=1)
+    rng = np.random.default_rng(0)
+    plain.table[["age", "bmi"]] = rng.normal([60, 27], [9, 4], (len(plain.table), 2))
+    data = risks.beside(plain, ("age", "bmi"))
+
+    def build():
+        keras.utils.set_random_seed(1)
+        image, factors = keras.Input((16, 16, 1), name="image"), keras.Input((2,), name="risk")
+        x = keras.layers.Conv2D(3, 3, trainable=False)(image)
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        x = keras.layers.Concatenate()([x, keras.layers.Dense(4)(factors)])
+        model = keras.Model([image, factors], keras.layers.Dense(1)(x))
+        loss = keras.losses.BinaryCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(1e-2), loss)
+        return model
+
+    histories = []
+    for whole in (False, True):
+        model = build()
+        feed = features.feed(model, data, plain=whole)
+        histories.append(loop.train(feed, data, RULES, seed=0).history)
+        model.save(tmp_path / "model.keras")
+    close(*histories)
+    assert sum(computed) == len(data.train) + len(data.val)
