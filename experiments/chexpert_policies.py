@@ -10,6 +10,8 @@ their paired differences on the same test part, which no policy touches.
 Results: experiments/README.md.
 """
 
+from functools import partial
+
 import chexpert_densenet
 
 from medkeras.evaluation import compare
@@ -17,6 +19,7 @@ from medkeras.phantoms import chest
 from medkeras.training import runs
 
 POLICIES = ("ignore", "zeros", "ones", "soft", "multiclass")
+COMPARE = partial(compare.write, each_pair=True)
 GRID = tuple({"uncertain": word} for word in POLICIES)
 
 
@@ -26,4 +29,4 @@ def main(run):
 
 if __name__ == "__main__":
     sample = dict(sample=chest.write, sample_size=64)
-    runs.start(main, __doc__, data="data/chexpert", **sample, grid=GRID, compare=compare.write)
+    runs.start(main, __doc__, data="data/chexpert", **sample, grid=GRID, compare=COMPARE)

@@ -267,8 +267,8 @@ def test_bars_of_findings_add_up_to_the_part(figure_of):
 def test_grid_names_findings_in_two_short_lines(figure_of):
     pictures = np.zeros((4, 4, 4, 1), np.uint8)
     titles = [["acl"], [], ["Enlarged Cardiomediastinum", "Edema", "Fracture"], "unknown"]
-    axes = figure_of(plots.grid, pictures, titles).axes
-    shown = [axis.get_title() for axis in axes[:4]]
+    (axis,) = figure_of(plots.grid, pictures, titles).axes
+    shown = [text.get_text() for text in axis.texts]
     assert shown[:2] == ["acl", "none"] and shown[3] == "unknown"
     lines = shown[2].split("\n")
     assert len(lines) == 2 and all(len(line) <= plots.TITLE for line in lines)
