@@ -48,7 +48,11 @@ class Board:
         from tensorboard.plugins.histogram import metadata
         from tensorboard.util import tensor_util
 
-        counts, edges = np.histogram(_finite(values), bins=BINS)
+        finite = _finite(values)
+        try:
+            counts, edges = np.histogram(finite, bins=BINS)
+        except ValueError:  # numbers so near to each other that float32 has no edges between
+            counts, edges = np.histogram(finite.astype(np.float64), bins=BINS)
         buckets = np.column_stack([edges[:-1], edges[1:], counts])
         summary = summary_pb2.Summary()
         summary.value.add(

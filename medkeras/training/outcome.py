@@ -18,7 +18,7 @@ def overall(metrics) -> dict:
 def line(run_folder) -> str | None:
     """Says what the test part showed; None where the page wrote no numbers of this kind."""
     metrics = folder.read(run_folder / "metrics.json")
-    if "mean" not in metrics or "auc" not in metrics["mean"]:
+    if "classes" not in metrics:
         return None
     of = "mean AUC of the scored findings" if "scored" in metrics else "mean AUC"
     auc = overall(metrics)

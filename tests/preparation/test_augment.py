@@ -291,6 +291,14 @@ def test_a_chest_is_never_mirrored_unless_asked():
     assert 5 < sum(one[16, 30, 0] == 0 for one in flipped) < 25
 
 
+def test_a_knee_may_be_the_other_one_but_stays_upright():
+    picture = np.zeros((32, 32, 1), np.uint8)
+    picture[:12, :12] = 255
+    shown = [augment.knee().apply(picture, 0, view, 1) for view in range(30)]
+    left = sum(one[4, 4, 0] == 255 for one in shown)
+    assert 5 < left < 25 and left + sum(one[4, 27, 0] == 255 for one in shown) == 30
+
+
 def test_planes_are_turned_apart(volume):
     moves = augment.knee_mri(mirror=False)
     made = [moves.apply(volume, plane, 0, 0, 0).tobytes() for plane in PLANES]

@@ -51,6 +51,13 @@ def test_a_histogram_has_numpys_bins_and_counts(tmp_path, values):
     np.testing.assert_array_equal(buckets[:, 2], counts)
 
 
+def test_neighbouring_numbers_of_float32_are_counted(tmp_path):
+    one = board.Board(tmp_path)
+    one.histogram(0, "a", np.array([1, 1, np.nextafter(np.float32(1), 2)], np.float32))
+    one.close()
+    assert events(tmp_path)["a"][0][1][:, 2].tolist() == [2, *[0] * 28, 1]
+
+
 def test_values_that_are_not_finite_are_left_out(tmp_path):
     one = board.Board(tmp_path)
     one.histogram(0, "a", np.array([1, np.nan, 2, np.inf, -np.inf]))

@@ -40,4 +40,4 @@ def test_findings_say_the_mean_of_the_scored(tmp_path):
 
 def test_a_page_without_such_numbers_says_nothing(tmp_path):
     assert outcome.line(tmp_path) is None
-    assert told(tmp_path, mean={"iou": entry(0.9)}) is None
+    assert told(tmp_path, mean={"iou": entry(0.9), "auc": entry(None)}) is None
