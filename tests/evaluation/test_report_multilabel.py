@@ -125,7 +125,7 @@ def test_a_page_of_findings_in_pictures_has_no_exams(written):
     found = written(in_memory(labelled(), "picture", FINDINGS[:2]))
     for text in (found.page, found.card):
         assert "pictures" in text and "exam" not in text
-    assert 'class="maps"' in found.page and "middle slice" not in found.page
+    assert 'class="montages"' in found.page and "middle slice" not in found.page
 
 
 def test_a_page_of_one_finding_in_exams_reads_as_two_classes_of_exams(written):
