@@ -31,6 +31,7 @@ from medkeras.errors import DataError, MedkerasError, Problem, UsageError
 from medkeras.evaluation import metrics, paired, records, singles
 from medkeras.evaluation.pages import aligned, number
 from medkeras.files import atomic
+from medkeras.training.folder import refuse_files
 
 L2 = 1.0  # scikit-learn's C: the inverse of the penalty on standardised logits
 FLATTERS = (
@@ -169,8 +170,7 @@ def main(arguments=None) -> int:
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder to write")
     given = parser.parse_args(arguments)
     try:
-        if any(path.exists() and not path.is_dir() for path in [given.out, *given.out.parents]):
-            raise UsageError(f"--out {given.out}: is a file, or lies below one")
+        refuse_files(given.out)
         if records.is_run(given.out):
             raise UsageError(f"--out {given.out} holds a run: choose another")
         given.out.mkdir(parents=True, exist_ok=True)

@@ -18,11 +18,12 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from medkeras.errors import MedkerasError, UsageError
+from medkeras.errors import MedkerasError
 from medkeras.evaluation import compare_rows, curves, paired, records
 from medkeras.evaluation.pages import aligned, rendered
 from medkeras.files import atomic
 from medkeras.preparation import control
+from medkeras.training.folder import refuse_files
 
 TEMPLATE = Path(__file__).with_name("compare.html.j2")
 
@@ -121,8 +122,7 @@ def main(arguments=None) -> int:
     try:
         several = [run for run in given.runs if records.expanded([run]) != [run.resolve()]]
         out = given.out or (several[0] if len(several) == 1 else Path("comparison"))
-        if any(path.exists() and not path.is_dir() for path in [out, *out.parents]):
-            raise UsageError(f"--out {out}: is a file, or lies below one")
+        refuse_files(out)
         out.mkdir(parents=True, exist_ok=True)
         print(write(out, given.runs, given.each_pair))
     except MedkerasError as fault:

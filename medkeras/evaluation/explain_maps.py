@@ -31,8 +31,8 @@ def fine(model, layer) -> str:
     passing = len(_around(model, given.output))
     for one in reversed(model.layers[: model.layers.index(given) + 1]):
         shape = getattr(one.output, "shape", ())
-        fine = len(shape) == 4 and min(shape[1:3]) >= FINEST and (one.weights or one is given)
-        if fine and len(_around(model, one.output)) == passing:
+        points = len(shape) == 4 and min(shape[1:3]) >= FINEST and (one.weights or one is given)
+        if points and len(_around(model, one.output)) == passing:
             return one.name
     return layer
 

@@ -71,15 +71,16 @@ def localise(run, data, out, finding=None, other_patients=False) -> str:
         notes += more
     out.mkdir(parents=True, exist_ok=True)
     rows = []
-    for row, png in _judged(model, predictor, names, boxed):
+    layer = fine(model, model.feature_map)
+    passed = beside(model, layer)
+    for row, png in _judged(model, predictor, names, boxed, layer, passed):
         atomic.write_bytes(out / row["file"], png)
         rows.append(row)
     table = pd.DataFrame(rows)
     atomic.write_csv(out / "localisation.csv", table)
     found = {name: _summed(own) for name, own in table.groupby("finding")}
     found["all"] = _summed(table)
-    layer = fine(model, model.feature_map)
-    notes += beside(model, layer)
+    notes += passed
     facts = {"run": run.resolve().name, "layer": layer, "notes": notes}
     atomic.write_json(out / "localisation.json", facts | {"findings": found})
     return "\n".join([aligned([HEAD, *_lines(found)]), *notes, f"localisation: {out}"])
@@ -165,10 +166,9 @@ def _number(patient):
     return found[1] if found else patient
 
 
-def _judged(model, predictor, names, boxed):
+def _judged(model, predictor, names, boxed, layer, notes):
     """Yields (row of the csv, PNG) of each picture and finding."""
-    shape, layer = tuple(predictor["image_shape"]), fine(model, model.feature_map)
-    notes = beside(model, layer)
+    shape = tuple(predictor["image_shape"])
     groups = list(boxed.groupby(["path", "label"]))
     for start in range(0, len(groups), BATCH):
         batch = groups[start : start + BATCH]

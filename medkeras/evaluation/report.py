@@ -4,7 +4,6 @@ Neither names a patient, nor a file: paths often hold the patient's number. A pi
 its line in `predictions.csv`, which stays with the run.
 """
 
-import json
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +27,7 @@ from medkeras.evaluation import (
 from medkeras.evaluation.pages import rendered
 from medkeras.files import atomic
 from medkeras.preparation import control, copies
+from medkeras.training.folder import read
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
@@ -55,7 +55,7 @@ def write(run, model, data, scores, cams=None) -> Path:
 
 def _context(run, model, data, scores, cams):
     synthetic = bool(run.sample)
-    environment = _json(run.folder / "environment.json")
+    environment = read(run.folder / "environment.json")
     described = environment.get("data", {})
     table = data.table
     shown = findings.judged(scores)
@@ -138,7 +138,7 @@ def _model(model, environment):
 
 
 def _hyperparameters(folder):
-    found = _json(folder / "hyperparameters.json")
+    found = read(folder / "hyperparameters.json")
     return found.get("values", found)
 
 
@@ -172,7 +172,3 @@ def _same(cell, value):
 
 def _plain(cell):
     return f"{cell:.6g}" if isinstance(cell, float) else str(cell)
-
-
-def _json(path):
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -20,11 +20,13 @@ class Scale:
 
     Args:
         columns: names in the table, in the order of the input.
-        mean: of the known values in the training part; stands for an unknown one.
+        fill: stands for an unknown value.
+        mean: of the known values in the training part.
         deviation: standard deviation of the same; 1 where all are alike.
     """
 
     columns: tuple
+    fill: tuple
     mean: tuple
     deviation: tuple
 
@@ -43,14 +45,15 @@ class Scale:
                 f"no risk factor {', '.join(missing)} in the table; "
                 f"needed are {', '.join(self.columns)}"
             )
-        scaled = (table[list(self.columns)].to_numpy(float) - self.mean) / self.deviation
-        return np.where(np.isfinite(scaled), scaled, 0).astype(np.float32)
+        raw = table[list(self.columns)].to_numpy(float)
+        known = np.where(np.isfinite(raw), raw, self.fill)
+        return ((known - self.mean) / self.deviation).astype(np.float32)
 
     def config(self) -> dict:
         """Returns the settings as JSON values, for `predictor.json`."""
         return {
             "columns": list(self.columns),
-            "fill": list(self.mean),
+            "fill": list(self.fill),
             "mean": list(self.mean),
             "deviation": list(self.deviation),
         }
@@ -66,7 +69,8 @@ def learned(table, columns) -> Scale:
     known = table.loc[table["split"] == "train", list(columns)]
     mean, deviation = known.mean().fillna(0.0), known.std(ddof=0).fillna(0.0)
     deviation = deviation.where(deviation > 0, 1.0)
-    return Scale(tuple(columns), tuple(mean.tolist()), tuple(deviation.tolist()))
+    mean, deviation = tuple(mean.tolist()), tuple(deviation.tolist())
+    return Scale(tuple(columns), mean, mean, deviation)
 
 
 @dataclass(frozen=True)

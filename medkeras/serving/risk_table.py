@@ -16,9 +16,11 @@ import pandas as pd
 
 from medkeras.errors import DataError, Problem, UsageError
 from medkeras.files.foreign import Unreadable
+from medkeras.preparation.risks import Scale
 from medkeras.readers import listing
 
 UNKNOWN = ("", "na", "nan")
+SCALE = ("columns", "fill", "mean", "deviation")
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,9 @@ def read(path, described) -> Table:
         problems.append(Problem(twice, f"stands in {path.name} more than once", "keep one row"))
     if problems:
         raise DataError(problems)
-    fill, mean, deviation = (np.array(described[key]) for key in ("fill", "mean", "deviation"))
-    scaled = (np.where(np.isnan(values), fill, values) - mean) / deviation
-    return Table(found, named == "path", scaled.astype(np.float32))
+    scale = Scale(**{key: tuple(described[key]) for key in SCALE})
+    table = pd.DataFrame(values, columns=scale.columns)
+    return Table(found, named == "path", scale.values(table))
 
 
 def _numbers(rows, named, column, problems):

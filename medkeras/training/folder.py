@@ -29,8 +29,7 @@ def place(runs: Path, out, resume: bool) -> tuple[Path, bool]:
     """
     if out:
         folder = Path(out).resolve()
-        if any(path.exists() and not path.is_dir() for path in [folder, *folder.parents]):
-            raise UsageError(f"--out {folder}: is a file, or lies below one")
+        refuse_files(folder)
         begun = holds_a_run(folder)
         if begun and not resume:
             raise UsageError(f"{folder} holds a run: add --resume, or choose another --out")
@@ -43,6 +42,12 @@ def place(runs: Path, out, resume: bool) -> tuple[Path, bool]:
         if begun:
             return begun[-1], True
     return runs / f"{now('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}", False
+
+
+def refuse_files(out: Path) -> None:
+    """Raises UsageError where a folder cannot be made: `--out` is a file, or lies below one."""
+    if any(path.exists() and not path.is_dir() for path in [out, *out.parents]):
+        raise UsageError(f"--out {out}: is a file, or lies below one")
 
 
 def holds_a_run(folder: Path) -> bool:
