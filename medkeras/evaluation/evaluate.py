@@ -41,7 +41,9 @@ class Scores:
     classes: list[str]
 
 
-def evaluate(model, data, run, task=None, scored=(), positive_from=None) -> Scores:
+def evaluate(
+    model, data, run, task=None, scored=(), positive_from=None, mirrored=False
+) -> Scores:
     """Predicts the validation and test parts and writes the three files above.
 
     Args:
@@ -53,6 +55,7 @@ def evaluate(model, data, run, task=None, scored=(), positive_from=None) -> Scor
         scored: findings whose mean is reported on its own, such as `chexpert.SCORED`.
         positive_from: of grades, the one from which on a picture counts as positive; see
             `metrics.measured`.
+        mirrored: as in `logits`; written down, and `serving.predict` answers so too.
 
     Returns:
         The scores, for the report.
@@ -67,7 +70,7 @@ def evaluate(model, data, run, task=None, scored=(), positive_from=None) -> Scor
     expected = data.outputs if task == "multilabel" else len(named)
     if expected != outputs:
         raise ValueError(f"model has {outputs} logits, but {expected} are expected for {classes}")
-    parts = [_part(model, part, named, task) for part in (data.val, data.test)]
+    parts = [_part(model, part, named, task, mirrored) for part in (data.val, data.test)]
     predictions = pd.concat(parts, ignore_index=True)
     majority, untrained = None, []
     if task == "multilabel":
@@ -80,11 +83,11 @@ def evaluate(model, data, run, task=None, scored=(), positive_from=None) -> Scor
 
     atomic.write_text(run.folder / "predictions.csv", csv_text(predictions))
     atomic.write_json(run.folder / "metrics.json", found)
-    atomic.write_json(run.folder / "predictor.json", predictor(model, data, task))
+    atomic.write_json(run.folder / "predictor.json", predictor(model, data, task, mirrored))
     return Scores(predictions, found, task, classes)
 
 
-def predictor(model, data, task) -> dict:
+def predictor(model, data, task, mirrored=False) -> dict:
     """Describes what prediction needs: recipe of the model, labels, preprocessing."""
     classes = list(data.classes)
     described = {
@@ -96,6 +99,7 @@ def predictor(model, data, task) -> dict:
         "inputs": [tensor.name for tensor in model.inputs],
         "preprocessing": data.preprocessing
         | {"scale": "pixels 0..255 as float32; the model itself rescales"},
+        "mirrored": mirrored,
         "calibration": None,
         "thresholds": None if task in metrics.EXCLUSIVE else dict.fromkeys(_named(data, task), 0.5),
         "recipe": getattr(model, "recipe", None),
@@ -110,13 +114,15 @@ def predictor(model, data, task) -> dict:
     return described
 
 
-def logits(model, batches) -> np.ndarray:
+def logits(model, batches, mirrored=False) -> np.ndarray:
     """Runs batches through a model, in order and without dropout.
 
     Args:
         model: functional model; any dtype policy.
         batches: iterable of lists of inputs: pictures or slices uint8, whole numbers int32,
             other measures, such as risk factors, float32.
+        mirrored: whether to ask about each picture and its mirror image, left to right, and take
+            the mean. For what has no side of its own; it costs twice the time.
 
     Returns:
         float32 (n, k); (0, k) without pictures.
@@ -124,13 +130,13 @@ def logits(model, batches) -> np.ndarray:
     found = []
     for batch in batches:
         arrays = [np.ascontiguousarray(array) for array in batch]
-        forward = _forward(model, tuple(array.dtype.name for array in arrays))
+        forward = _forward(model, tuple(array.dtype.name for array in arrays), mirrored)
         found.append(forward(*arrays).numpy())
     return np.concatenate(found) if found else np.empty((0, model.output_shape[-1]), np.float32)
 
 
 @lru_cache(maxsize=1)  # tracing a large backbone takes seconds; every part asks for it
-def _forward(model, types):
+def _forward(model, types, mirrored):
     import tensorflow as tf
 
     signature = [
@@ -139,8 +145,12 @@ def _forward(model, types):
 
     @tf.function(input_signature=signature)
     def forward(*inputs):
-        (batch,) = pipeline.as_tensors([inputs])
-        return tf.cast(model(batch, training=False), tf.float32)
+        values = model(pipeline.as_tensors([inputs])[0], training=False)
+        if mirrored:
+            flipped = [one[:, :, ::-1] if len(one.shape) == 4 else one for one in inputs]
+            values += model(pipeline.as_tensors([flipped])[0], training=False)
+            values /= 2
+        return tf.cast(values, tf.float32)
 
     return forward
 
@@ -159,9 +169,9 @@ def _named(data, task):
     return list(data.classes)[1:2] if task == "binary" else list(data.classes)
 
 
-def _part(model, part, named, task):
+def _part(model, part, named, task, mirrored):
     table = part.table
-    values = logits(model, part.batches())
+    values = logits(model, part.batches(), mirrored)
     broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(broken):
         raise errors.Diverged(

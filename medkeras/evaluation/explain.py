@@ -24,7 +24,9 @@ from medkeras.evaluation.overlays import panel
 from medkeras.preparation import pipeline
 
 
-def grad_cam(model, data, run, layer=None, most=24, backend="medkeras", saliency=False) -> Gallery:
+def grad_cam(
+    model, data, run, layer=None, most=24, backend="medkeras", saliency=False, mirrored=False
+) -> Gallery:
     """Explains test pictures, right and wrong answers, and scores the maps.
 
     Each map is for the answer the model gave. The pointing game asks for the true class instead,
@@ -39,6 +41,8 @@ def grad_cam(model, data, run, layer=None, most=24, backend="medkeras", saliency
         most: largest number of pictures in the gallery.
         backend: "medkeras", or "tf-explain" for the maps of that package.
         saliency: whether the gallery shows the gradient at the pixels beside each map.
+        mirrored: how the model was evaluated, see `evaluate.logits`; the maps are of the picture
+            as it is.
 
     Returns:
         The gallery, for the report.
@@ -46,7 +50,7 @@ def grad_cam(model, data, run, layer=None, most=24, backend="medkeras", saliency
     layer = layer or model.feature_map
     part, table = data.test, data.test.table
     task = "binary" if model.output_shape[-1] == 1 else "multiclass"
-    chances = probabilities(logits(model, part.batches()), task)
+    chances = probabilities(logits(model, part.batches(), mirrored), task)
     if task == "binary":
         chances = np.hstack([1 - chances, chances])
     answers = chances.argmax(axis=1)

@@ -71,6 +71,34 @@ def read(root) -> pd.DataFrame:
     return table
 
 
+def grades(root) -> pd.DataFrame:
+    """Reads either layout for the grade alone: as class folders are read.
+
+    Args:
+        root: as in `read`.
+
+    Returns:
+        DataFrame with `label` (0..4) and `class` as `read` returns of class folders. Of a table,
+        the knees whose grade is known; their number without is a note of `read`.
+
+    Raises:
+        DataError: as in `read`.
+    """
+    try:
+        return _graded(read(root))
+    except DataError as fault:
+        raise DataError(fault.problems, _graded(fault.table)) from None
+
+
+def _graded(table):
+    if "label" in table:
+        return table
+    known = table[table["kl"].notna()].drop(columns=["jsl", *RISK_FACTORS]).reset_index(drop=True)
+    label = known.pop("kl").astype("int64")
+    known.attrs = {"notes": table.attrs["notes"], "classes": list(GRADES)}
+    return known.assign(label=label, **{"class": label.astype(str)})
+
+
 def fits(root) -> bool:
     """Says whether a folder holds a table of the OAI, or grades with names of knees."""
     if oai.fits(root):

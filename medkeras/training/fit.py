@@ -113,7 +113,7 @@ def visible(hp) -> dict:
     return {name: value for name, value in hp.values.items() if not name.startswith("tuner/")}
 
 
-def unfreeze(model, first: str):
+def unfreeze(model, first: str | None = None):
     """Lets a layer and all after it learn, batch norms excepted.
 
     Batch norms keep the statistics they were trained with: small batches of radiographs
@@ -121,7 +121,7 @@ def unfreeze(model, first: str):
 
     Args:
         model: functional model.
-        first: name of the first layer that learns.
+        first: name of the first layer that learns; None for all of them.
 
     Returns:
         The model.
@@ -130,6 +130,7 @@ def unfreeze(model, first: str):
         UsageError: there is no such layer; names the nearest.
     """
     names = [layer.name for layer in model.layers]
+    first = first or names[0]
     if first not in names:
         near = difflib.get_close_matches(first, names, n=3) or names[-3:]
         raise UsageError(f"no layer {first!r} in the model; near: {', '.join(near)}")

@@ -8,6 +8,7 @@ short, which makes small heads several times faster than one call a step.
 
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 import keras
@@ -178,9 +179,11 @@ class _Stage:
                     raise InterruptedError
             row = self._row("", self.model.get_metrics_result())
             self.model.reset_metrics()
-            test_steps(iter(val), val_batches)
-            row |= self._row("val_", self.model.get_metrics_result())
-            self._end_epoch(row)
+            with _averaged(self.model):
+                test_steps(iter(val), val_batches)
+                row |= self._row("val_", self.model.get_metrics_result())
+                self._judge(row)
+            self._end_epoch()
             saved_at = time.monotonic()
             self.hooks.epoch(self.progress.history, self.progress.waited == 0)
 
@@ -220,12 +223,11 @@ class _Stage:
     def _row(self, prefix, metrics):
         return {f"{prefix}{name}": float(value) for name, value in losses.flat(metrics).items()}
 
-    def _end_epoch(self, row):
+    def _judge(self, row):
         progress, rules = self.progress, self.rules
         if rules.monitor not in row:
             raise UsageError(f"monitor {rules.monitor!r} is not one of {', '.join(row)}")
-        rate = self._rate()
-        head = {"stage": self.stage, "epoch": progress.epoch + 1, "learning_rate": rate}
+        head = {"stage": self.stage, "epoch": progress.epoch + 1, "learning_rate": self._rate()}
         progress.history.append(head | row)
         # The accuracy of NaN is a number, so the losses are looked at in any case.
         for name in ("loss", "val_loss", rules.monitor):
@@ -237,8 +239,11 @@ class _Stage:
         else:
             progress.waited += 1
             progress.plateau_waited += 1
+
+    def _end_epoch(self):
+        progress, rules = self.progress, self.rules
         if progress.plateau_waited and progress.plateau_waited == rules.plateau_patience:
-            lower = max(rate * rules.plateau_factor, rules.min_learning_rate)
+            lower = max(self._rate() * rules.plateau_factor, rules.min_learning_rate)
             self.model.optimizer.learning_rate.assign(lower)
             progress.plateau_waited = 0
         progress.epoch, progress.batch = progress.epoch + 1, 0
@@ -288,6 +293,25 @@ class _Stage:
                     f"{self.folder} holds the state of another model ({fault}): "
                     "the page has changed since; start another run"
                 ) from fault
+
+
+@contextmanager
+def _averaged(model):
+    """Puts the running means of the weights into the model, where its optimizer keeps them.
+
+    They are what is judged and kept: means over the last steps of a training with `use_ema=True`
+    err less than the weights of any one step (Polyak and Juditsky, SIAM J. Control 30, 1992).
+    """
+    if not model.optimizer.use_ema:
+        yield
+        return
+    last = [checkpoint.copied(variable) for variable in model.trainable_variables]
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(model.trainable_variables, last, strict=True):
+            variable.assign(value)
 
 
 def _graph(model, step):

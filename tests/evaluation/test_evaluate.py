@@ -8,7 +8,7 @@ import pytest
 
 from medkeras import errors
 from medkeras.evaluation import metrics
-from medkeras.evaluation.evaluate import evaluate, probabilities
+from medkeras.evaluation.evaluate import evaluate, logits, probabilities
 from medkeras.preparation import pipeline
 
 SHAPE = (24, 24, 1)
@@ -48,6 +48,16 @@ def test_same_model_gives_the_same_bytes(small_table, small_model, small_run):
     root = small_run(folder="three").folder.parent
     for name in ("predictions.csv", "metrics.json", "predictor.json"):
         assert (root / "one" / name).read_bytes() == (root / "two" / name).read_bytes()
+
+
+def test_mirrored_is_the_mean_of_the_picture_and_its_mirror_image(small_model):
+    model, rng = small_model(), np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (3, *SHAPE), dtype=np.uint8)
+    pictures[:, :, :8] = 0  # one side is not like the other
+    one, other = (logits(model, [[asked]]) for asked in (pictures, pictures[:, :, ::-1]))
+    assert np.abs(one - other).max() > 1e-5, "else this test shows nothing"
+    found = logits(model, [[pictures]], mirrored=True)
+    np.testing.assert_allclose(found, (one + other) / 2, rtol=1e-5, atol=1e-6)
 
 
 def test_two_classes_have_one_triple_named_after_the_positive(small_table, small_model, small_run):

@@ -188,6 +188,28 @@ def test_the_table_of_the_oai(oai, inner):
     assert "split" not in table
 
 
+def test_grades_of_either_layout_are_alike(oai, tmp_path):
+    table, whole = knee.grades(oai), knee.read(oai)
+    known = whole[whole["kl"].notna()]
+    assert 0 < len(known) < len(whole), "else this test shows nothing"
+    assert table["path"].tolist() == known["path"].tolist()
+    assert table["label"].tolist() == known["kl"].tolist() and table["label"].dtype == "int64"
+    assert table["class"].tolist() == table["label"].astype(str).tolist()
+    assert table.attrs["classes"] == list(knee.GRADES) and "labels" not in table.attrs
+    assert "kl: is unknown for 1 knees" in noted(table)
+    touch(tmp_path / "folders", "0/1L.png", "3/1R.png")
+    folders = knee.grades(tmp_path / "folders")
+    assert folders.columns.tolist() == table.columns.tolist()
+    assert folders.equals(knee.read(tmp_path / "folders"))
+
+
+def test_faults_of_a_table_leave_the_grades_of_its_sound_rows(oai):
+    rewrite(oai, {**ROWS, "9002316_1": "70,2,30,1,9,0,0,1.5,0"})
+    with pytest.raises(DataError) as fault:
+        knee.grades(oai)
+    assert fault.value.table["class"].isin(knee.GRADES).all() and len(fault.value.table)
+
+
 def test_columns_in_any_order_and_the_unused_one_may_be_missing(oai):
     expected = knee.read(oai)
     frame = pd.read_csv(oai / "JSL.csv", dtype=str).fillna("NaN")

@@ -57,7 +57,8 @@ def finished(pictures, tmp_path_factory):
             keras.utils.set_random_seed(0)
             model = custom_cnn.v3(SHAPE, data.outputs, units=(8,))
             folder = written[task] = tmp_path_factory.mktemp(task)
-            evaluate(model, data, SimpleNamespace(folder=folder, seed=0), task=task)
+            run, mirrored = SimpleNamespace(folder=folder, seed=0), task == "ordinal"
+            evaluate(model, data, run, task=task, mirrored=mirrored)
             model.save(folder / "model.keras")
         return written[task]
 

@@ -142,6 +142,12 @@ def test_unfreezing_reaches_all_behind_a_layer_but_norms(tiny_model):
     assert tensor._keras_history.operation.name == "bn1"
 
 
+def test_unfreezing_without_a_layer_reaches_all_but_norms(tiny_model):
+    model = fit.unfreeze(tiny_model(frozen=True))
+    learning = {layer.name for layer in model.layers if layer.trainable_variables}
+    assert learning == {"conv1", "conv2", "learns", "dense", "logits"}
+
+
 def test_an_unknown_layer_is_refused_with_the_nearest(tiny_model):
     with pytest.raises(UsageError, match="'conv9'.*conv1"):
         fit.unfreeze(tiny_model(), "conv9")

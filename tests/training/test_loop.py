@@ -196,6 +196,43 @@ def test_the_best_weights_are_left_in_the_model(tiny_model, data):
     np.testing.assert_allclose(found[0], progress.best, rtol=1e-5)
 
 
+def averaging(model):
+    """The same model under an optimizer that keeps running means of the weights."""
+    config = model.get_compile_config()
+    config["optimizer"]["config"] |= {"use_ema": True, "ema_momentum": 0.8}
+    model.compile_from_config(config)
+    return model
+
+
+def test_running_means_of_the_weights_are_judged_and_kept(tiny_model, data):
+    steps = []
+    hooks = loop.Hooks(step=lambda *_: steps.append([v.numpy() for v in plain.trainable_variables]))
+    plain = tiny_model(learning_rate=0.05)
+    trained(plain, data, loop.Rules(2, monitor="val_loss", mode="max"), hooks=hooks)
+    model = averaging(tiny_model(learning_rate=0.05))
+    progress, _ = trained(model, data, loop.Rules(2, monitor="val_loss", mode="max"))
+
+    expected = steps[0]
+    for step in steps[1 : progress.best_epoch * STEPS]:
+        expected = [0.8 * mean + 0.2 * value for mean, value in zip(expected, step, strict=True)]
+    for found, mean in zip(model.trainable_variables, expected, strict=True):
+        np.testing.assert_allclose(found.numpy(), mean, rtol=1e-5, atol=1e-6)
+    found = model.evaluate(data.val.pictures().astype("float32"), data.val.labels, verbose=0)
+    np.testing.assert_allclose(found[0], progress.best, rtol=1e-5)
+
+
+def test_a_stage_with_running_means_goes_on_to_the_same_bits(tiny_model, data, tmp_path):
+    whole, rules = averaging(tiny_model()), loop.Rules(3, patience=None)
+    expected, _ = trained(whole, data, rules)
+    for seed, hooks in enumerate((killed_after(1), stopped_after(STEPS - 1))):
+        with pytest.raises((InterruptedError, Killed)):
+            trained(averaging(tiny_model(seed)), data, rules, tmp_path, hooks=hooks)
+    model = averaging(tiny_model(2))
+    progress, _ = trained(model, data, rules, tmp_path)
+    assert progress == expected
+    equal(everything(model), everything(whole))
+
+
 def test_mode_max_keeps_the_largest(tiny_model, data):
     rules = loop.Rules(4, monitor="val_loss", mode="max", min_delta=0.0)
     progress, _ = trained(tiny_model(), data, rules)
