@@ -39,6 +39,7 @@ MAY_START_KERAS = (
     "medkeras.evaluation.explain",
     "medkeras.evaluation.saliency",
     "medkeras.evaluation.explain_exams",
+    "medkeras.evaluation.heads_scores",
     "medkeras.serving",
 )
 # Everything else runs on any Keras backend.

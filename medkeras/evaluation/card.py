@@ -48,7 +48,7 @@ def text(run, data, scores, context) -> str:
         f"{function}, {model['layers']} layers, {model['parameters']:,} parameters, "
         f"{model['trainable']:,} of them trainable at the end. "
         f"Initial weights: {_or_open(model['weights'])}. "
-        f"Input {words['input']} (height, width, channels), raw pixels 0..255.",
+        f"Input {plain(words['input'])}.",
         "## Data",
         f"Folder {plain(described['root'])}. Source and licence: {NOT_STATED}. "
         f"Ages, sexes, scanners: {NOT_STATED}.",

@@ -41,9 +41,7 @@ class Scores:
     classes: list[str]
 
 
-def evaluate(
-    model, data, run, task=None, scored=(), positive_from=None, mirrored=False
-) -> Scores:
+def evaluate(model, data, run, task=None, scored=(), positive_from=None, mirrored=False) -> Scores:
     """Predicts the validation and test parts and writes the three files above.
 
     Args:

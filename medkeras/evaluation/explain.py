@@ -19,6 +19,7 @@ import numpy as np
 from medkeras.evaluation import pointing
 from medkeras.evaluation import saliency as gradients
 from medkeras.evaluation.evaluate import logits, probabilities
+from medkeras.evaluation.explain_maps import beside
 from medkeras.evaluation.gallery import Explained, Gallery, picked, plain, write
 from medkeras.evaluation.overlays import panel
 from medkeras.preparation import pipeline
@@ -26,7 +27,7 @@ from medkeras.preparation import pipeline
 
 def grad_cam(
     model, data, run, layer=None, most=24, backend="medkeras", saliency=False, mirrored=False
-) -> Gallery:
+) -> Gallery | None:
     """Explains test pictures, right and wrong answers, and scores the maps.
 
     Each map is for the answer the model gave. The pointing game asks for the true class instead,
@@ -45,8 +46,10 @@ def grad_cam(
             as it is.
 
     Returns:
-        The gallery, for the report.
+        The gallery, for the report; None of a model that sees no picture.
     """
+    if all(len(tensor.shape) != 4 for tensor in model.inputs):
+        return None
     layer = layer or model.feature_map
     part, table = data.test, data.test.table
     task = "binary" if model.output_shape[-1] == 1 else "multiclass"
@@ -92,6 +95,8 @@ def grad_cam(
         table["patient"].to_numpy()[marked],
         run.seed,
     )
+    if told := beside(model, layer):
+        scores["notes"] = told
     gallery = Gallery(layer, items, scores)
     write(gallery, arrays, run)
     return gallery

@@ -115,8 +115,9 @@ def _outcomes(scores):
 
 
 def _sizes(data, synthetic):
-    # The slices of exams have one size, or the audit refuses them: nothing to study.
-    if data.unit != "picture" or not {"width", "height"} <= set(data.table.columns):
+    # The slices of exams have one size, or the audit refuses them: nothing to study. Nor is there
+    # where no picture is seen.
+    if summary.words(data)["shown"] or not {"width", "height"} <= set(data.table.columns):
         return None
     widths, heights = data.table["width"], data.table["height"]
     found = sizes.study(widths, heights)

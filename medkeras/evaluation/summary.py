@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from medkeras.preparation import splits
+from medkeras.preparation import risks, splits
 
 PARTS = {"train": "training", "val": "validation", "test": "test"}
 GUESS = 0.5  # the AUC of guessing
@@ -23,12 +23,19 @@ def words(data) -> dict:
 
     Returns:
         "unit", "units": of rows; "label", "labels": "class" or "finding"; "shown": a sentence on
-        the pictures, empty where a row is a picture; "input": what the model receives.
+        the pictures, empty where they are what the model receives; "input": what it receives.
     """
     found = {"unit": data.unit, "units": f"{data.unit}s", "label": "class", "labels": "classes"}
     if data.findings:
         found |= {"label": "finding", "labels": "findings"}
-    shape = " × ".join(map(str, data.image_shape))
+    size = " × ".join(map(str, data.image_shape))
+    shape = f"{size} (height, width, channels), raw pixels 0..255"
+    if isinstance(data, risks.Data):
+        columns = data.risks.columns
+        factors = f"{len(columns)} risk factors: {', '.join(columns)}"
+        if not data.seen:
+            return found | {"shown": "The model sees no picture.", "input": factors}
+        return found | {"shown": "", "input": f"{shape}, and {factors}"}
     if data.unit == "picture":
         return found | {"shown": "", "input": shape}
     first, planes = data.planes[0], ", ".join(data.planes)

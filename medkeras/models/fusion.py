@@ -21,6 +21,7 @@ from medkeras.models.backbones import SPECIFICATIONS
 from medkeras.models.recipe import recipe
 
 USES = (("image",), ("risk",), ("image", "risk"))
+HEADS = ("grade", "jsl")
 
 
 @recipe
@@ -97,11 +98,13 @@ def multitask(
     ordinal=False,
     dropout=0.0,
     frozen=False,
+    head=None,
     weights="imagenet",
 ):
     """Builds a head for the grade and one for joint space loss on the same features.
 
-    The heads are the layers "grade" and "jsl"; "logits" lays one behind the other.
+    The heads are the layers "grade" and "jsl"; "logits" lays one behind the other. One of them
+    can be left out; `alone` takes a trained model apart so.
 
     Args:
         image_shape: (height, width, channels), pixels; one channel is repeated to three.
@@ -110,29 +113,51 @@ def multitask(
         ordinal: whether the grade's head knows their order; see `layers.OrdinalLogits`.
         dropout: dropout rate before both heads, 0..1.
         frozen: as in `transfer.backbone`.
+        head: None for both heads, "grade" or "jsl" for one alone.
         weights: as in `transfer.backbone`.
 
     Returns:
         An uncompiled functional model, raw pixels (batch, *image_shape) in, logits
-        (batch, grades + 1) out, that of joint space loss last; `losses_heads.compiled_heads`
-        compiles it. `model.feature_map` names the layer for Grad-CAM, `model.weights_origin` says
-        where the backbone's weights came from.
+        (batch, grades + 1) out, that of joint space loss last, or those of the one head;
+        `losses_heads.compiled_heads` compiles the two. `model.feature_map` names the layer for
+        Grad-CAM, `model.weights_origin` says where the backbone's weights came from.
 
     Raises:
         UsageError: where an argument or the weights cannot be used.
         ResourceError: where `weights="imagenet"` finds neither cache nor network.
     """
+    if head not in (None, *HEADS):
+        raise UsageError(f"head must be None, {' or '.join(HEADS)}; got {head!r}")
     image, x, origin = _pooled(image_shape, backbone, frozen, weights)
     x = layers.dropout(x, dropout, "head_dropout")
-    heads = [
-        layers.logits(x, grades, ordinal=ordinal, name="grade"),
-        layers.logits(x, 1, name="jsl"),
-    ]
-    heads = keras.layers.Concatenate(dtype="float32", name="logits")(heads)
-    model = keras.Model(image, heads, name="multitask")
+    logits = []
+    if head != "jsl":
+        logits.append(layers.logits(x, grades, ordinal=ordinal, name="grade"))
+    if head != "grade":
+        logits.append(layers.logits(x, 1, name="jsl"))
+    if head is None:
+        logits = [keras.layers.Concatenate(dtype="float32", name="logits")(logits)]
+    model = keras.Model(image, logits[0], name=head or "multitask")
     model.feature_map = SPECIFICATIONS[backbone].feature_map
     model.weights_origin = origin
     return model
+
+
+def alone(model, head) -> keras.Model:
+    """Takes one head out of a model of two, with the trunk that both stand on.
+
+    Args:
+        model: from `multitask`.
+        head: "grade" or "jsl".
+
+    Returns:
+        A model with the layers of the given one, so that it answers the same. Its recipe is that
+        of `multitask(..., head=head)`.
+    """
+    one = keras.Model(model.input, model.get_layer(head).output, name=head)
+    one.recipe = model.recipe | {"arguments": model.recipe["arguments"] | {"head": head}}
+    one.feature_map, one.weights_origin = model.feature_map, model.weights_origin
+    return one
 
 
 def _pooled(image_shape, backbone, frozen, weights):

@@ -13,7 +13,7 @@ from medkeras.errors import UsageError
 
 # Modules of medkeras.models whose decorated functions `rebuild` may call. A new module of
 # models adds its name here.
-MODULES = ("combined", "custom_cnn", "fusion", "locator", "mrnet", "transfer")
+MODULES = ("combined", "custom_cnn", "fusion", "hog", "locator", "mrnet", "transfer")
 
 _HOUSE = "medkeras.models."
 _functions = {}

@@ -218,7 +218,9 @@ def chest(rotation=7.0, zoom=0.07, shift=0.07, *, flip_horizontal=False) -> Affi
     return Affine(rotation, flip_horizontal, zoom=zoom, shift=shift)
 
 
-def knee(rotation=5.0, zoom=0.05, shift=0.05, *, flip_horizontal=True) -> Affine:
+def knee(
+    rotation=5.0, zoom=0.05, shift=0.05, *, brightness=(1.0, 1.0), flip_horizontal=True
+) -> Affine:
     """Builds the augmentation for frontal radiographs of single knees.
 
     A published study turned by up to 5 degrees. A mirrored left knee is a right one, and grade and
@@ -229,9 +231,10 @@ def knee(rotation=5.0, zoom=0.05, shift=0.05, *, flip_horizontal=True) -> Affine
         rotation: degrees, either way.
         zoom: see `Affine`.
         shift: share of width and of height, either way.
+        brightness: see `Affine`; films are exposed differently.
         flip_horizontal: see `Affine`; off where left knees were mirrored before.
     """
-    return Affine(rotation, flip_horizontal, zoom=zoom, shift=shift)
+    return Affine(rotation, flip_horizontal, zoom=zoom, shift=shift, brightness=brightness)
 
 
 def knee_mri(

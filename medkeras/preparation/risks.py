@@ -1,4 +1,4 @@
-"""Risk factors beside the pictures: filled in and scaled by the training part alone.
+"""Risk factors, beside the pictures or alone: filled in and scaled by the training part alone.
 
 An unknown value becomes the mean of the training part, which after scaling is 0: no evidence
 either way. The published study of joint space loss filled in means of the whole table, the test
@@ -83,8 +83,9 @@ class Part(pipeline.Part):
         return self.data.risks.values(self.table)
 
     def inputs(self, rows, view=None) -> list[np.ndarray]:
-        """Gathers pictures, as `pipeline.Part` does, and risk factors (m, factors)."""
-        return [*super().inputs(rows, view), self.factors[rows]]
+        """Gathers pictures, as `pipeline.Part` does, where they go in; then risk factors (m, k)."""
+        pictures = super().inputs(rows, view) if self.data.seen else []
+        return [*pictures, self.factors[rows]]
 
     def given(self, rows, source) -> np.ndarray:
         """Gathers what a model reads as it is: the risk factors."""
@@ -97,21 +98,30 @@ class Data(pipeline.Data):
 
     Args:
         risks: from `learned`.
+        seen: whether the pictures go into the model too; if not, reports still show them.
     """
 
     risks: Scale | None = None
+    seen: bool = True
 
     def _part(self, name):
         plain = super()._part(name)
         return Part(plain.name, plain.rows, self)
 
 
-def beside(data: pipeline.Data, columns) -> Data:
-    """Adds risk factors to a data set of pictures.
+def beside(data: pipeline.Data, columns, use=("image", "risk")) -> pipeline.Data:
+    """Adds risk factors to a data set of pictures, or puts them in their place.
 
     Args:
         data: from `pipeline.images`.
         columns: of its table, such as `readers.knee.RISK_FACTORS`.
+        use: what goes into the model, as in `fusion.image_and_risk`: ("image", "risk"), ("risk",),
+            or ("image",), which leaves the data as they are.
     """
+    if "risk" not in use:
+        return data
     fields = {name: getattr(data, name) for name in pipeline.Data.__dataclass_fields__}
-    return Data(**fields, risks=learned(data.table, columns))
+    seen = "image" in use
+    if not seen:  # nothing is moved that nobody sees
+        fields |= {"augment": None, "views": 1}
+    return Data(**fields, risks=learned(data.table, columns), seen=seen)

@@ -5,7 +5,8 @@
     JSL.csv                            one row per knee, columns below
     complete_images/9001897_1.png      <subject>_<side>, side 1 right, 2 left
 
-    ID                 <subject>_<side>, as the picture
+    ID                 <subject>_<side>, as the picture; the subject is digits, or the 16
+                       hexadecimal digits of a patient that `dicom` imported
     JSL_Prog           1 where the medial joint space lost 0.7 mm or more in 48 months, else 0
     BL_KL_grade        KL grade at baseline, 0..4
     Age, BMI           years, kg/m2
@@ -30,6 +31,8 @@ from medkeras.errors import Problem
 from medkeras.readers import listing
 
 SIDES = {"1": "right", "2": "left"}
+# Digits, or a patient that `dicom` imported under a pseudonym.
+SUBJECT = r"(\d+|[0-9a-f]{16})"
 TABLE, PICTURES = "JSL.csv", "complete_images"
 # Inputs of the models that know more than the picture, in their order.
 RISK_FACTORS = (
@@ -89,7 +92,7 @@ def table(root, problems: list[Problem], notes: list[Problem]) -> pd.DataFrame:
     cells = [named.get(knee, f"{PICTURES}/{knee}.png") for knee in rows["id"]]
     matched = listing.match(cells, paths, TABLE, problems)
     value = {name: _numbers(rows, name, problems) for name in (*CODED, *MEASURED)}
-    knees = rows["id"].str.extract(r"^(\d+)_([12])$")
+    knees = rows["id"].str.extract(rf"^{SUBJECT}_([12])$")
     for knee in rows["id"][knees[0].isna()]:
         reason = f"in {TABLE} is not <subject>_1 (right) or <subject>_2 (left)"
         problems.append(Problem(knee or TABLE, reason, "correct the ID, and the picture's name"))
@@ -115,7 +118,9 @@ def table(root, problems: list[Problem], notes: list[Problem]) -> pd.DataFrame:
         unknown = int(result[name].isna().sum())
         if unknown:
             what = name.removesuffix("_0")
-            notes.append(Problem(what, f"is unknown for {unknown} knees", "", "note"))
+            knees = "1 knee" if unknown == 1 else f"{unknown} knees"
+            # Reports show the reason alone.
+            notes.append(Problem(TABLE, f"{what} is unknown for {knees}", "", "note"))
     return result
 
 

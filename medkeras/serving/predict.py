@@ -171,6 +171,9 @@ def _refuse(folder, model, run):
     def refuse(reason):
         return UsageError(f"run {folder}: {reason}")
 
+    if "heads" in run:
+        named = " or ".join(str(Path(folder, name)) for name in run["heads"])
+        raise refuse(f"has several heads, each a run of its own: ask {named}")
     if run.get("task") not in TASKS:
         raise refuse(f"its task is {run.get('task')}, expected {', '.join(TASKS)}")
     prepared, labels = run.get("preprocessing", {}), run.get("labels", [])

@@ -37,7 +37,8 @@ class Rules:
             keeps it.
         plateau_factor: of the learning rate, 0..1.
         min_learning_rate: floor of the learning rate; must lie below the starting one.
-        decay: factor on the learning rate after every `decay_every` epochs, 0..1.
+        decay: factor on the learning rate after every `decay_every` epochs, 0..1; 1 where the
+            optimizer has a schedule of its own, which also needs `plateau_patience=None`.
         decay_every: epochs.
         weigh_validation: weigh the classes in the validation loss as in that of training, so
             that the epoch is chosen by what is trained for; else they count as often as they are.
@@ -247,7 +248,7 @@ class _Stage:
             self.model.optimizer.learning_rate.assign(lower)
             progress.plateau_waited = 0
         progress.epoch, progress.batch = progress.epoch + 1, 0
-        if progress.epoch % rules.decay_every == 0:
+        if rules.decay != 1 and progress.epoch % rules.decay_every == 0:
             self.model.optimizer.learning_rate.assign(self._rate() * rules.decay)
         self._save()
 

@@ -1,4 +1,4 @@
-"""Optimizers that Keras lacks."""
+"""Optimizers that Keras lacks, and one that several pages start whole networks with."""
 
 import keras
 from keras import ops
@@ -29,3 +29,25 @@ class CoupledAdam(keras.optimizers.Adam):
 
     def get_config(self):
         return super().get_config() | {"decay": self.decay}
+
+
+def averaging(rate, data, epochs, momentum=0.985):
+    """Makes an Adam for whole networks that begin with weights worth keeping.
+
+    Its learning rate rises for a tenth of the steps, because Adam's first steps move every
+    weight by the full rate and would undo what the weights know; then it falls along a cosine
+    (Loshchilov and Hutter, arXiv 1608.03983). The running means of the weights are what the loop
+    judges and keeps.
+
+    Args:
+        rate: largest learning rate.
+        data: from `pipeline.images`: how many steps an epoch has.
+        epochs: that the stage takes.
+        momentum: of the running means, 0..1: they reach back about 1 / (1 - momentum) steps.
+    """
+    steps = epochs * -(-len(data.train) // data.batch_size)
+    warm = max(steps // 10, 1)
+    falling = keras.optimizers.schedules.CosineDecay(
+        0.0, steps - warm, alpha=0.01, warmup_target=rate, warmup_steps=warm
+    )
+    return keras.optimizers.Adam(falling, use_ema=True, ema_momentum=momentum)

@@ -18,14 +18,21 @@ def overall(metrics) -> dict:
 def line(run_folder) -> str | None:
     """Says what the test part showed; None where the page wrote no numbers of this kind."""
     metrics = folder.read(run_folder / "metrics.json")
-    if "classes" not in metrics:
-        return None
+    if "heads" in metrics:
+        each = [f"{name} {_said(own)}" for name, own in metrics["heads"].items()]
+        return f"test part: {'; '.join(each)}"
+    return f"test part {_said(metrics)}" if "classes" in metrics else None
+
+
+def _said(metrics):
     of = "mean AUC of the scored findings" if "scored" in metrics else "mean AUC"
     auc = overall(metrics)
     said = f"{'AUC' if len(metrics['classes']) == 1 else of} {_number(auc)}"
+    if "kappa" in metrics:
+        said = f"kappa {_number(metrics['kappa'])}, {said}"
     if metrics["task"] != "multilabel":
         said = f"accuracy {_number(metrics['accuracy'])}, {said}"
-    return f"test part (n = {metrics['n']}, {metrics['n_patients']} patients): {said}"
+    return f"(n = {metrics['n']}, {metrics['n_patients']} patients): {said}"
 
 
 def _number(entry):

@@ -6,6 +6,7 @@ into a status, a message and an exit code: 0 ok, 2 usage, 3 data problems, 4 res
 75 folder busy, 130 and 143 interrupted. The last line printed is the run folder.
 """
 
+import copy
 import inspect
 import sys
 from pathlib import Path
@@ -19,8 +20,13 @@ from medkeras.preparation import audit, findings
 from medkeras.readers import tables
 from medkeras.training import carry, commandline, environment, folder, lineage, parts, terminal
 
+# What a head's folder has of the whole run's.
+CARRIED = ("status.json", "environment.json", "hyperparameters.json", "split.csv", lineage.KEPT)
 
-def start(main, doc, *, data, sample, sample_size=96, grid=(), compare=None, argv=None):
+
+def start(
+    main, doc, *, data, sample, sample_size=96, grid=(), compare=None, several=True, argv=None
+):
     """Runs an experiment from the command line and exits.
 
     Args:
@@ -32,6 +38,7 @@ def start(main, doc, *, data, sample, sample_size=96, grid=(), compare=None, arg
         grid: dicts of settings, one for each run of a grid: all are run, each in a folder of its
             own with its settings as if by `--set`. Empty for a single run.
         compare: what writes the comparison of a grid's runs, see `parts.summary`.
+        several: whether `--folds` and `--null-control`, which sum up one number, can be given.
         argv: arguments; None for those of the process.
 
     Raises:
@@ -41,6 +48,10 @@ def start(main, doc, *, data, sample, sample_size=96, grid=(), compare=None, arg
     page = Path(inspect.getfile(main)).resolve()
     try:
         flags = commandline.parse(doc, page.stem, argv)
+        if not several and (flags.folds or flags.null_control):
+            flag = "--folds" if flags.folds else "--null-control"
+            reason = "sums up one number a run, and this page has several heads: leave it out"
+            raise UsageError(f"{flag} {reason}")
         run = Run(page, flags, argv, data, sample, sample_size, grid, compare)
     except MedkerasError as fault:
         terminal.error(f"{page.stem}: {fault}")
@@ -250,6 +261,23 @@ class Run:
     def note(self, **facts) -> None:
         """Records facts in `environment.json`."""
         folder.update(self.folder / "environment.json", facts)
+
+    def head(self, name: str) -> "Run":
+        """Returns the same run with a folder of its own inside, for one head of its model.
+
+        Everything that says how the model came about is carried over, so that what is written
+        there makes a whole run: also whom it was trained on, whichever head needed them.
+
+        Args:
+            name: of the head and its folder.
+        """
+        own = copy.copy(self)
+        own.experiment, own.folder = f"{self.experiment} {name}", self.folder / name
+        own.folder.mkdir(exist_ok=True)
+        for file in CARRIED:
+            if (self.folder / file).is_file():
+                atomic.write_bytes(own.folder / file, (self.folder / file).read_bytes())
+        return own
 
     def stopping(self) -> bool:
         """Says whether a signal asked to stop."""

@@ -2,8 +2,12 @@
 
 import runpy
 import sys
+from dataclasses import replace
 
+import keras
 import pytest
+
+from medkeras.models import backbones
 
 
 @pytest.fixture
@@ -18,3 +22,19 @@ def start(monkeypatch, capsys):
         return said.out
 
     return run
+
+
+def few_layers(x):
+    """A backbone of one convolution, for pages whose networks are large."""
+    y = keras.layers.Conv2D(6, 3, strides=2, name="conv")(x)
+    y = keras.layers.BatchNormalization(name="bn")(y)
+    y = keras.layers.ReLU(name="relu")(y)
+    return keras.Model(keras.utils.get_source_inputs(x), y)
+
+
+@pytest.fixture
+def small_backbones(monkeypatch):
+    """Puts a backbone of few layers in the place of large ones."""
+    for name in ("densenet121", "efficientnet_b0", "mobilenet_v2"):
+        small = replace(backbones.SPECIFICATIONS[name], build=few_layers, feature_map="relu")
+        monkeypatch.setitem(backbones.SPECIFICATIONS, name, small)

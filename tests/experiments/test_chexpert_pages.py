@@ -5,7 +5,6 @@ builds them, and the bone pages run some of them whole.
 """
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -14,7 +13,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from medkeras.models import backbones, recipe
+from medkeras.models import recipe
 from medkeras.phantoms import chest
 from medkeras.preparation import conform, uncertainty
 from medkeras.readers import chexpert
@@ -22,6 +21,7 @@ from tests.experiments import contract
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 SIZE = 32
+pytestmark = pytest.mark.usefixtures("small_backbones")
 # Page -> flags.
 PAGES = {
     "chexpert_densenet": ["head=simple", "uncertain=ones", "uncertain Edema=multiclass"],
@@ -34,20 +34,6 @@ PAGES = {
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chest") / "CheXpert-v1.0-small"
     return chest.write(folder, patients=24, valid_patients=12, size=SIZE, difficulty=0.0)
-
-
-def few_layers(x):
-    y = keras.layers.Conv2D(6, 3, strides=2, name="conv")(x)
-    y = keras.layers.BatchNormalization(name="bn")(y)
-    y = keras.layers.ReLU(name="relu")(y)
-    return keras.Model(keras.utils.get_source_inputs(x), y)
-
-
-@pytest.fixture(autouse=True)
-def small_backbones(monkeypatch):
-    for name in ("densenet121", "efficientnet_b0", "mobilenet_v2"):
-        small = replace(backbones.SPECIFICATIONS[name], build=few_layers, feature_map="relu")
-        monkeypatch.setitem(backbones.SPECIFICATIONS, name, small)
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -17,6 +17,7 @@ from tests.experiments import contract
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
+KNEE = ("locate", "kl_grade", "hog", "jsl", "jsl_risk", "jsl_ablation", "multitask")
 CHEST = ("densenet", "efficientnet", "combined", "policies")
 EXPERIMENTS = ROOT / "experiments"
 
@@ -36,7 +37,7 @@ def test_every_page_is_started_here():
     elsewhere = {
         "mrnet": {"mrnet_views", "mrnet_triple", "mrnet_grid"},
         "chexpert": {f"chexpert_{name}" for name in CHEST},
-        "knee": {"knee_locate"},
+        "knee": {f"knee_{name}" for name in KNEE},
     }
     written = {page.stem for page in EXPERIMENTS.glob("*.py")}
     assert written == set(PAGES).union(*elsewhere.values())

@@ -8,7 +8,7 @@ from medkeras.errors import UsageError
 from medkeras.losses import compiled
 from medkeras.losses_heads import compiled_heads
 from medkeras.models import imagenet, transfer
-from medkeras.models.fusion import image_and_risk, multitask
+from medkeras.models.fusion import alone, image_and_risk, multitask
 from medkeras.models.recipe import rebuild
 
 value = keras.ops.convert_to_numpy
@@ -153,6 +153,24 @@ def test_the_logits_are_those_of_the_grade_then_of_joint_space_loss(ordinal, two
     assert (np.abs(total - 1) < 1e-5).all() == ordinal
 
 
+@pytest.mark.parametrize("ordinal", [False, True])
+@pytest.mark.parametrize(("head", "own"), [("grade", slice(5)), ("jsl", slice(5, None))])
+def test_a_head_alone_answers_as_beside_the_other(head, own, ordinal, two_heads, tmp_path):
+    both = two_heads(ordinal=ordinal, dropout=0.2)
+    one = alone(both, head)
+    expected = value(both(PIXELS))[:, own]
+    np.testing.assert_array_equal(value(one(PIXELS)), expected)
+    assert (one.feature_map, one.weights_origin) == ("conv2", "random")
+    assert both.recipe["arguments"]["head"] is None, "the model of both is as it was"
+
+    stored(one, tmp_path / "run")
+    again = rebuild(json.loads(json.dumps(one.recipe)))
+    again.load_weights(tmp_path / "run" / "model.keras")
+    assert [layer.name for layer in again.layers] == [layer.name for layer in one.layers]
+    assert again.layers[-1].name == again.name == head
+    np.testing.assert_array_equal(value(again(PIXELS)), expected)
+
+
 # Training
 
 
@@ -202,8 +220,9 @@ def test_a_run_gives_its_trunk_from_grades_to_risk_factors_and_on(
     grades = small_backbones["unit"](SHAPE, 5, ordinal=True, weights=None)
     second = joint(weights=str(stored(grades, tmp_path / "grades")))
     third = two_heads(weights=stored(second, tmp_path / "joint"))
-    assert same(weights_of(second), weights_of(grades))
-    assert same(weights_of(third), weights_of(grades))
+    fourth = joint(weights=stored(alone(third, "jsl"), tmp_path / "jsl"))
+    for one in (second, third, fourth):
+        assert same(weights_of(one), weights_of(grades))
     assert third.weights_origin.startswith("run joint sha256 ")
     with pytest.raises(UsageError, match="run .*grades.*vgg16"):
         transfer.vgg16((32, 32, 1), weights=tmp_path / "grades")
@@ -237,6 +256,7 @@ def test_an_argument_of_the_joint_network_that_cannot_be_used_is_named(arguments
     [
         ({"backbone": "alexnet"}, "unknown backbone 'alexnet'"),
         ({"grades": 0}, "class"),
+        ({"head": "kl"}, "head must be None, grade or jsl; got 'kl'"),
         ({"grades": 2, "ordinal": True}, "at least 3 grades"),
         ({"weights": "absent.weights.h5"}, "does not exist; expected unit"),
     ],

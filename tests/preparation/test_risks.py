@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from medkeras.errors import UsageError
-from medkeras.preparation import risks
+from medkeras.preparation import augment, risks
 
 
 def table():
@@ -54,3 +54,15 @@ def test_the_data_gives_pictures_and_factors(tiny_data):
     np.testing.assert_array_equal(pictures, plain.val.inputs(np.array([1, 0]))[0])
     np.testing.assert_array_equal(factors, data.risks.values(data.val.table)[[1, 0]])
     assert factors.dtype == np.float32 and data.without_test().risks == data.risks
+
+
+def test_of_the_two_either_can_be_all_that_goes_in(tiny_data):
+    plain = tiny_data(views=3, augment=augment.knee())
+    plain.table["age"] = np.arange(len(plain.table), dtype=float)
+    assert risks.beside(plain, ["age"], ("image",)) is plain
+    alone = risks.beside(plain, ["age"], ("risk",))
+    (factors,) = alone.train.inputs(np.array([2, 0]), view=1)
+    np.testing.assert_array_equal(factors, alone.train.factors[[2, 0]])
+    np.testing.assert_array_equal(alone.train.pictures(), plain.train.pictures())
+    assert (alone.augment, alone.views) == (None, 1), "nobody sees a moved picture"
+    assert not alone.without_test().seen and risks.beside(plain, ["age"]).augment

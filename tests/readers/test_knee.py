@@ -14,6 +14,7 @@ FACTORS = (
     "age", "female", "bmi", "injury", "alignment", "race_0", "race_1", "race_2", "race_3",
     "kl_0", "kl_1", "kl_2", "kl_3", "kl_4",
 )  # fmt: skip
+NAMED = "is not <subject>_1 (right) or <subject>_2 (left)"
 
 
 def touch(root, *paths):
@@ -184,7 +185,7 @@ def test_the_table_of_the_oai(oai, inner):
         [61, 1, 27.5, 1, 2, 0, 1, 0, 0, 1, 0, 0, 0, 0],
         [70, 0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9],
     ]
-    assert "bmi: is unknown for 1 knees" in noted(table)
+    assert "JSL.csv: bmi is unknown for 1 knee" in noted(table)
     assert "split" not in table
 
 
@@ -196,7 +197,7 @@ def test_grades_of_either_layout_are_alike(oai, tmp_path):
     assert table["label"].tolist() == known["kl"].tolist() and table["label"].dtype == "int64"
     assert table["class"].tolist() == table["label"].astype(str).tolist()
     assert table.attrs["classes"] == list(knee.GRADES) and "labels" not in table.attrs
-    assert "kl: is unknown for 1 knees" in noted(table)
+    assert "JSL.csv: kl is unknown for 1 knee" in noted(table)
     touch(tmp_path / "folders", "0/1L.png", "3/1R.png")
     folders = knee.grades(tmp_path / "folders")
     assert folders.columns.tolist() == table.columns.tolist()
@@ -208,6 +209,16 @@ def test_faults_of_a_table_leave_the_grades_of_its_sound_rows(oai):
     with pytest.raises(DataError) as fault:
         knee.grades(oai)
     assert fault.value.table["class"].isin(knee.GRADES).all() and len(fault.value.table)
+
+
+def test_a_patient_imported_under_a_pseudonym_keeps_it(oai):
+    name = "0123456789abcdef"
+    touch(oai, f"complete_images/{name}_2.png")
+    rewrite(oai, {**ROWS, f"{name}_2": "70,2,,3,,,,,"})
+    row = knee.read(oai).iloc[-1]
+    assert (row["patient"], row["side"]) == (name, "left")
+    rewrite(oai, {**ROWS, f"{name}_2": "70,2,,3,,,,,", f"{name[:-1]}_1": ",,,,,,,,"})
+    assert (f"{name[:-1]}_1", f"in JSL.csv {NAMED}") in problems(oai)
 
 
 def test_columns_in_any_order_and_the_unused_one_may_be_missing(oai):
@@ -246,7 +257,7 @@ def test_table_faults_come_all_at_once(oai):
         ("complete_images/9001897_2.png", "is named in JSL.csv, but there is no such file"),
         ("complete_images/9002316_2.png", "is named in JSL.csv, but there is no such file"),
         ("complete_images/9009999_2.png", "has no row in JSL.csv"),
-        ("9001L", "in JSL.csv is not <subject>_1 (right) or <subject>_2 (left)"),
+        ("9001L", f"in JSL.csv {NAMED}"),
         ("patient 9002316", "has a different Sex for each knee in JSL.csv"),
     ]
 

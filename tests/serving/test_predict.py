@@ -1,6 +1,7 @@
 """A finished run asked about files: the answers of its evaluation, one line for each."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import keras
@@ -122,6 +123,7 @@ def test_runs_that_cannot_answer_are_refused_with_2(
     assert ended.value.code == 2 and "FILE" in capfd.readouterr().err
     for values, words in (
         ({"task": "location"}, "its task is location"),
+        ({"task": "multitask", "heads": {"kl": {}, "jsl": {}}}, f"ask {Path('run', 'kl')} or"),
         ({"preprocessing": {**prepared, "version": 2}}, "another way than today"),
         ({"preprocessing": {"version": 1, "planes": ["axial"]}}, "volumes come later"),
         ({"calibration": {"temperature": 2}}, "calibrated"),

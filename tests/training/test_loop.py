@@ -6,7 +6,7 @@ import pytest
 
 from medkeras.errors import Diverged, UsageError
 from medkeras.preparation import augment
-from medkeras.training import checkpoint, features, loop
+from medkeras.training import checkpoint, features, loop, optimizers
 
 pytestmark = pytest.mark.usefixtures("deterministic")
 
@@ -219,6 +219,26 @@ def test_running_means_of_the_weights_are_judged_and_kept(tiny_model, data):
         np.testing.assert_allclose(found.numpy(), mean, rtol=1e-5, atol=1e-6)
     found = model.evaluate(data.val.pictures().astype("float32"), data.val.labels, verbose=0)
     np.testing.assert_allclose(found[0], progress.best, rtol=1e-5)
+
+
+def test_a_schedule_of_the_optimizer_is_followed_and_resumed(tiny_model, data, tmp_path):
+    def model(seed=0):
+        made = tiny_model(seed)
+        config = made.get_compile_config()
+        averaging = optimizers.averaging(1e-2, data, epochs=5, momentum=0.8)
+        config["optimizer"] = keras.optimizers.serialize(averaging)
+        made.compile_from_config(config)
+        return made
+
+    whole, rules = model(), loop.Rules(5, patience=None, plateau_patience=None)
+    expected, _ = trained(whole, data, rules)
+    rates = [row["learning_rate"] for row in expected.history]
+    assert rates == sorted(rates, reverse=True) and max(rates) <= 1e-2 and rates[-1] < 2e-4
+    with pytest.raises(Killed):
+        trained(model(), data, rules, tmp_path, hooks=killed_after(2))
+    resumed = model(1)
+    assert trained(resumed, data, rules, tmp_path)[0] == expected
+    equal(everything(resumed), everything(whole))
 
 
 def test_a_stage_with_running_means_goes_on_to_the_same_bits(tiny_model, data, tmp_path):

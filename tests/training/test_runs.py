@@ -447,3 +447,39 @@ def test_the_null_control_is_recorded(start, out, phantom_folder):
     assert split.groupby("patient")["label"].nunique().max() == 1
     folder = split["path"].str.split("/").str[0]
     assert (folder != split["class"]).any()
+
+
+# Several heads.
+
+
+@pytest.mark.parametrize("flags", [["--folds", "3"], ["--null-control"]])
+def test_what_sums_up_one_number_is_refused_where_a_page_has_several(start, tmp_path, out, flags):
+    page = tmp_path / "experiments" / "small.py"
+    page.write_text(page.read_text().replace("sample_size=32", "sample_size=32, several=False"))
+    code, _, said = start("--out", out, *flags)
+    assert code == 2 and f"{flags[0]} sums up one number" in said and "leave it out" in said
+    assert not out.exists()
+
+
+def test_the_run_of_a_head_says_how_the_whole_model_was_trained(new_run):
+    run = new_run("--seed", "7")
+    run.note(weights_origin="run grades")
+    run.used("batch_size", 16)
+    for file in ("split.csv", "lineage.csv", "history.csv"):
+        (run.folder / file).write_text(f"content of {file}")
+    own = run.head("kl")
+    assert (own.experiment, own.folder, own.seed) == ("page kl", run.folder / "kl", 7)
+    assert read(own.folder, "environment.json") == {"weights_origin": "run grades"}
+    assert read(own.folder, "hyperparameters.json") == {"batch_size": 16}
+    assert (own.folder / "lineage.csv").read_text() == "content of lineage.csv"
+    assert (own.folder / "split.csv").read_text() == "content of split.csv"
+    assert not (own.folder / "history.csv").exists(), "it may tell of the other heads"
+
+    own.status("finished")
+    own.note(own=True)
+    assert read(own.folder, "status.json")["status"] == "finished"
+    assert read(run.folder, "status.json")["status"] == "running"
+    assert "own" not in read(run.folder, "environment.json") and run.experiment == "page"
+    (run.folder / "lineage.csv").unlink()
+    assert run.head("jsl").folder.name == "jsl"
+    assert not (run.folder / "jsl" / "lineage.csv").exists()

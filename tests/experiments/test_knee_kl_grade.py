@@ -1,0 +1,74 @@
+"""The page of grades: two stages, both heads, either layout; its folder is whole and true."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
+
+from medkeras.readers import knee
+from medkeras.serving import predict
+from tests.experiments import contract
+
+PAGE = Path(__file__).resolve().parents[2] / "experiments" / "knee_kl_grade.py"
+SIZE = 32
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Both knees of forty patients, of the same grade, which the picture's grey value tells."""
+    folder, rng = tmp_path_factory.mktemp("knee"), np.random.default_rng(0)
+    for number in range(40):
+        for side in "LR":
+            path = folder / str(number % 5) / f"{number:07d}{side}.png"
+            path.parent.mkdir(exist_ok=True)
+            pixels = rng.integers(0, 40, (SIZE, SIZE), dtype=np.uint8) + 40 * (number % 5)
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return folder
+
+
+@pytest.mark.parametrize("head", ["ordinal", "softmax"])
+def test_a_page_of_grades_leaves_a_folder_that_is_whole_and_true(
+    head, start, root, tmp_path, content_of
+):
+    before, out = content_of(root), tmp_path / "run"
+    settings = ["--set", "backbone=mobilenet_v2", "--set", f"head={head}"]
+    options = ["--image-size", SIZE, "--epochs", 1, "--weights", "none", *settings]
+    said = start(PAGE, "--data", root, "--out", out, *options)
+    assert said.splitlines()[-1] == str(out)
+    assert content_of(root) == before, "the data folder is as it was"
+    keras.utils.clear_session()
+    for file in contract.FILES:
+        assert (out / file).stat().st_size > 0, file
+    assert pd.read_csv(out / "history.csv")["stage"].tolist() == [1, 2]
+    assert "frozen part computed once" in said
+
+    texts = {"path": str, "patient": str}
+    split = pd.read_csv(out / "split.csv", dtype=texts)
+    assert len(split) == 80 and split.groupby("patient")["split"].nunique().max() == 1
+    predictions = pd.read_csv(out / "predictions.csv", dtype=texts)
+    tested = predictions[predictions["split"] == "test"]
+    truth = tested["path"].str[0].astype(int).to_numpy()
+    chances = tested[[f"probability_{grade}" for grade in knee.GRADES]].to_numpy()
+    answers, metrics = chances.argmax(axis=1), json.loads((out / "metrics.json").read_text())
+    kappa = cohen_kappa_score(truth, answers, weights="quadratic")
+    area = roc_auc_score(truth >= 2, chances[:, 2:].sum(axis=1))
+    assert metrics["accuracy"]["value"] == pytest.approx((answers == truth).mean())
+    assert metrics["kappa"]["value"] == pytest.approx(kappa)
+    assert metrics["grade_error"]["value"] == pytest.approx(np.abs(answers - truth).mean())
+    assert metrics["oa"]["auc"]["value"] == pytest.approx(area, abs=1e-6)
+
+    recipe = json.loads((out / "predictor.json").read_text())["recipe"]
+    assert recipe["arguments"]["ordinal"] == (head == "ordinal")
+    answered = predict.probabilities(out, [root / path for path in tested["path"]])
+    found = [list(answer["probabilities"].values()) for answer in answered]
+    np.testing.assert_allclose(found, chances, atol=1e-5)
+    assert np.load(out / "explanations" / "saliency.npy").shape[1:] == (SIZE, SIZE)
+    for file in ("report.html", "README.md"):
+        text = (out / file).read_text()
+        assert "kappa" in text and not [who for who in predictions["patient"] if who in text]
