@@ -27,5 +27,5 @@ def main(run):
 
 
 if __name__ == "__main__":
-    few = partial(knee_xray.write, patients=1200, films=None)
-    runs.start(main, __doc__, data="data/knee", sample=few, grid=GRID, compare=COMPARE)
+    few = dict(sample=partial(knee_xray.write, patients=1200, films=None), sample_size=64)
+    runs.start(main, __doc__, data="data/knee", **few, grid=GRID, compare=COMPARE)

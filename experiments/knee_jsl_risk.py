@@ -57,4 +57,4 @@ def main(run):
 
 if __name__ == "__main__":
     few = partial(knee_xray.write, patients=1200, films=None)
-    runs.start(main, __doc__, data="data/knee", sample=few)
+    runs.start(main, __doc__, data="data/knee", sample=few, sample_size=64)

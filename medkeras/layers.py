@@ -18,6 +18,7 @@ MOMENTUM = 0.9
 
 SLICES = ("max", "mean", "attention")
 ATTENTION_UNITS = 128  # of Ilse et al. 2018
+GAIN = 30.0  # of an ordinal head's thresholds over their weights
 LEAST_STEP = 1e-4  # between the thresholds of an ordinal head: every grade keeps a probability
 
 
@@ -279,9 +280,14 @@ class OrdinalLogits(keras.layers.Layer):
     """Makes the log-probabilities of ordered grades from one score s: proportional odds.
 
     P(grade >= k) = sigmoid(s - t_k), with thresholds t_1 < t_2 < ... (McCullagh, "Regression
-    models for ordinal data", J. R. Statist. Soc. B 42, 1980). t_1 is a weight, `first`; each of
-    the others lies softplus(weight) + `LEAST_STEP` above the one before it. So P(grade >= k) falls
-    with k and rises with s, whatever the weights. At the start they lie 1 apart, around 0.
+    models for ordinal data", J. R. Statist. Soc. B 42, 1980). With weights `first` and `steps`,
+    t_1 = GAIN first, and each of the others lies softplus(GAIN step) + LEAST_STEP above the one
+    before it. So P(grade >= k) falls with k and rises with s, whatever the weights. At the start
+    they lie 1 apart, around 0.
+
+    A network that comes to see more spreads its scores, and the thresholds must follow. Adam moves
+    every weight by about the learning rate a step; at one that suits a whole network, thresholds
+    that were weights themselves would stand still. `GAIN` lets them keep up.
 
     Softmax of the output is the distribution of the grades, so losses, evaluation and explanations
     take the output as they take any logits.
@@ -306,16 +312,16 @@ class OrdinalLogits(keras.layers.Layer):
         """Makes the weights of the thresholds."""
         if input_shape[-1] != 1:
             raise UsageError(f"OrdinalLogits takes scores (batch, 1); got {tuple(input_shape)}")
-        first = keras.initializers.Constant(1 - self.grades / 2)
+        first = keras.initializers.Constant((1 - self.grades / 2) / GAIN)
         self.first = self.add_weight(shape=(1,), initializer=first, name="first")
         # The inverse of softplus, for steps of 1.
-        step = keras.initializers.Constant(math.log(math.expm1(1 - LEAST_STEP)))
+        step = keras.initializers.Constant(math.log(math.expm1(1 - LEAST_STEP)) / GAIN)
         self.steps = self.add_weight(shape=(self.grades - 2,), initializer=step, name="steps")
 
     def call(self, score):
         """Computes log-probabilities (batch, grades) from scores (batch, 1)."""
-        steps = ops.softplus(self.steps) + LEAST_STEP
-        above = score - self.first
+        steps = ops.softplus(GAIN * self.steps) + LEAST_STEP
+        above = score - GAIN * self.first
         above = ops.concatenate([above, above - ops.cumsum(steps)], axis=1)  # s - t_k
         # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), and a - b is a step.
         reached, missed = ops.log_sigmoid(above), ops.log_sigmoid(-above)

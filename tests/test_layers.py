@@ -228,12 +228,13 @@ def ordinal(weights=None, grades=5):
     score = keras.Input((1,))
     model = keras.Model(score, layers.OrdinalLogits(grades, name="grade")(score))
     if weights is not None:
-        model.set_weights([np.float32(weights[:1]), np.float32(weights[1:])])
+        scaled = np.float32(weights) / layers.GAIN
+        model.set_weights([scaled[:1], scaled[1:]])
     return model
 
 
 def thresholds(model):
-    first, steps = (w.astype("float64") for w in model.get_weights())
+    first, steps = (layers.GAIN * w.astype("float64") for w in model.get_weights())
     steps = np.logaddexp(0, steps) + layers.LEAST_STEP
     return np.concatenate([first, first + np.cumsum(steps)])
 
@@ -268,6 +269,15 @@ def test_thresholds_start_one_apart_around_zero():
     np.testing.assert_allclose(thresholds(ordinal(grades=4)), [-1, 0, 1], atol=1e-6)
 
 
+def test_thresholds_keep_up_with_a_network_at_a_small_learning_rate():
+    model = ordinal()
+    before = thresholds(model)
+    model.compile(keras.optimizers.Adam(1e-4), losses.cross_entropy(5))
+    scores, grades = np.zeros((8, 1), "float32"), np.full(8, 4)
+    model.fit(scores, grades, batch_size=1, epochs=25, shuffle=False, verbose=0)
+    assert (before - thresholds(model))[0] > 0.5
+
+
 FINITE = st.floats(-1e4, 1e4, width=32)
 WEIGHTS = st.lists(FINITE | st.floats(-3, 3, width=32), min_size=4, max_size=4)
 
@@ -298,9 +308,11 @@ def test_the_gradient_of_a_grade_is_finite_everywhere(weights, score, grade):
     with tf.GradientTape() as tape:
         tape.watch(score)
         loss = losses.cross_entropy(5)(np.array([grade]), model(score))
-    for gradient in tape.gradient(loss, [score, *(v.value for v in model.trainable_variables)]):
+    variables = [score, *(v.value for v in model.trainable_variables)]
+    limits = (1, layers.GAIN, layers.GAIN)
+    for gradient, limit in zip(tape.gradient(loss, variables), limits, strict=True):
         assert np.isfinite(gradient.numpy()).all()
-        assert np.abs(gradient.numpy()).max() < 1 + 1e-3
+        assert np.abs(gradient.numpy()).max() < limit * (1 + 1e-3)
 
 
 def test_the_gradient_is_that_of_the_likelihood():
@@ -319,7 +331,7 @@ def test_the_gradient_is_that_of_the_likelihood():
     with tf.GradientTape() as tape:
         loss = losses.cross_entropy(5)(label, model(score))
     first, steps = tape.gradient(loss, [v.value for v in model.trainable_variables])
-    found = np.concatenate([first.numpy(), steps.numpy()])
+    found = np.concatenate([first.numpy(), steps.numpy()]) / layers.GAIN
 
     assert float(loss) == pytest.approx(likelihood(given, 0), rel=1e-5)
     for k, step in enumerate(1e-5 * np.eye(4)):
