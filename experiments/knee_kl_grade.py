@@ -1,11 +1,11 @@
-"""Knee X-rays: which Kellgren-Lawrence grade, 0 to 4? A head that knows their order, or softmax.
+"""Knee X-rays: which Kellgren-Lawrence grade, 0 to 4? By softmax, or a head that knows their order.
 
 First the head on frozen features, which are computed once; then the whole network, its batch norms
 left as they are. Kept is the running mean of the weights; asked are a knee and its mirror image.
 
     python experiments/knee_kl_grade.py                      # sample data, CPU, 2 min
     python experiments/knee_kl_grade.py --data data/knee     # your knees: class folders, OAI table
-    python experiments/knee_kl_grade.py --set head=softmax --set backbone=mobilenet_v2
+    python experiments/knee_kl_grade.py --set head=ordinal --set backbone=mobilenet_v2
 
 Results: experiments/README.md.
 """
@@ -28,7 +28,7 @@ RULES = dict(epochs=10, patience=None, plateau_patience=None)  # of both stages
 
 def build(hp, backbone, **given):
     backbone = hp.Choice("backbone", list(transfer.BACKBONES), default=backbone)
-    ordinal = hp.Choice("head", ["ordinal", "softmax"]) == "ordinal"
+    ordinal = hp.Choice("head", ["softmax", "ordinal"]) == "ordinal"
     dropout = hp.Float("dropout", 0.0, 0.6, default=0.2)
     model = transfer.backbone(backbone, ordinal=ordinal, dropout=dropout, **given)
     rate = hp.Float("head_learning_rate", 1e-4, 1e-1, sampling="log", default=1e-2)

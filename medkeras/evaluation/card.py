@@ -67,7 +67,8 @@ def text(run, data, scores, context) -> str:
         f"{_overall(found, context['verdict'], many)} Brier score {entry(found['brier'])}, "
         f"expected calibration error {entry(found['ece'])}. {found['n']} {units} of "
         f"{found['n_patients']} patients; 95 % intervals by resampling patients, none where fewer "
-        f"than {found['bootstrap']['fewest_patients']} patients stand behind a number.",
+        f"than {found['bootstrap']['fewest_patients']} patients stand behind a number. "
+        f"{context['asked']}".rstrip(),
         "## Training",
         _settings(context["hyperparameters"]) + f" Seed {run.seed}.",
         "## Limits",

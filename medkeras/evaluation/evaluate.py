@@ -33,12 +33,14 @@ class Scores:
         metrics: the content of `metrics.json`.
         task: "binary", "multiclass", "multilabel" or "ordinal".
         classes: names of all classes by number; of two, the second is the positive one.
+        mirrored: as in `logits`.
     """
 
     predictions: pd.DataFrame
     metrics: dict
     task: str
     classes: list[str]
+    mirrored: bool = False
 
 
 def evaluate(model, data, run, task=None, scored=(), positive_from=None, mirrored=False) -> Scores:
@@ -82,7 +84,7 @@ def evaluate(model, data, run, task=None, scored=(), positive_from=None, mirrore
     atomic.write_text(run.folder / "predictions.csv", csv_text(predictions))
     atomic.write_json(run.folder / "metrics.json", found)
     atomic.write_json(run.folder / "predictor.json", predictor(model, data, task, mirrored))
-    return Scores(predictions, found, task, classes)
+    return Scores(predictions, found, task, classes, mirrored)
 
 
 def predictor(model, data, task, mirrored=False) -> dict:

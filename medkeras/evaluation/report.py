@@ -66,6 +66,7 @@ def _context(run, model, data, scores, cams):
         "synthetic": synthetic,
         "null": control.NULLS.get(described.get("null_control")),
         "task": scores.task,
+        "asked": summary.MIRRORED if scores.mirrored else "",
         "classes": scores.classes,
         "metrics": scores.metrics,
         "names": findings.ordered(scores.metrics),

@@ -6,6 +6,7 @@ from medkeras.preparation import risks, splits
 
 PARTS = {"train": "training", "val": "validation", "test": "test"}
 GUESS = 0.5  # the AUC of guessing
+MIRRORED = "Each answer is the mean of those to the picture and to its mirror image."
 FINDINGS = {
     "around": "It includes 0.5 for {}: no gain over guessing is shown there.",
     "below": "It lies below 0.5 for {}: worse than guessing.",
