@@ -18,13 +18,12 @@ import keras
 
 from medkeras.evaluation import heads_report, heads_scores
 from medkeras.losses_heads import compiled_heads
-from medkeras.models import fusion
+from medkeras.models import fusion, transfer
 from medkeras.phantoms import knee_xray
 from medkeras.preparation import augment, heads, pipeline, splits
 from medkeras.readers import knee
 from medkeras.training import fit, lineage, runs, tune
 
-BACKBONES = ["vgg16", "mobilenet_v2", "densenet121", "densenet_tiny"]
 PUBLISHED = dict(backbone="vgg16", rate=1e-4), 20  # epochs
 SMALL = dict(backbone="densenet_tiny", rate=3e-3), 12
 KEEP = {"jsl": dict(monitor="val_auc_jsl", mode="max"), "grade": dict(monitor="val_grade_error")}
@@ -32,7 +31,7 @@ RULES = dict(patience=None, plateau_patience=None, decay=0.5, decay_every=5)
 
 
 def build(hp, backbone, rate, **given):
-    backbone = hp.Choice("backbone", BACKBONES, default=backbone)
+    backbone = hp.Choice("backbone", list(transfer.BACKBONES), default=backbone)
     ordinal = hp.Choice("head", ["softmax", "ordinal"]) == "ordinal"
     dropout = hp.Float("dropout", 0.0, 0.6, default=0.0)
     model = fusion.multitask(backbone=backbone, ordinal=ordinal, dropout=dropout, **given)

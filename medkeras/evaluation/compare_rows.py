@@ -105,25 +105,27 @@ def _difference(name, entry):
 def shown(runs, settings, rows) -> list[list[str]]:
     """Makes the table as text, for the page and the terminal; its first row is the head."""
     names = list(settings[0])
-    head = ["run", *names, "epochs", "best", "loss at best", "AUC at best"]
     several = any(run.scored for run in runs)
     tested = ["scored test AUC (95 %)", "of all (95 %)"] if several else ["test AUC (95 %)"]
     of_grades = list(dict.fromkeys(name for run in runs for name in grades.named(run.metrics)))
-    head += ["loss at last", "AUC at last", *tested, *(f"{name} (95 %)" for name in of_grades), "n"]
+    # What was found stands first: settings can be many and wide.
+    head = ["run", *tested, *(f"{name} (95 %)" for name in of_grades), "n", *names]
+    head += ["epochs", "best", "loss at best", "AUC at best", "loss at last", "AUC at last"]
     found = [head]
-    for run, own, row in zip(runs, settings, rows):
-        cells = [run.name, *(_short(own[name]) for name in names)]
-        cells += [str(row["epochs"]), _number(row["best_epoch"], "d")]
-        for when in ("best", "last"):
-            for what in ("loss", "auc"):
-                sides = [_number(row[f"{side}_{what}_{when}"], ".3f") for side in SIDES]
-                cells.append(" / ".join(sides))
+    for run, values, row in zip(runs, settings, rows):
+        cells = [run.name]
         if several:
             cells.append(number(run.metrics["scored"]["auc"], 3) if run.scored else "-")
         cells.append(number(run.metrics["mean"]["auc"], 3) if run.metrics else "unfinished")
         own = grades.named(run.metrics)
         cells += [number(own[name], 3) if name in own else "-" for name in of_grades]
-        found.append([*cells, _number(row["test_n"], "d")])
+        cells += [_number(row["test_n"], "d"), *(_short(values[name]) for name in names)]
+        cells += [str(row["epochs"]), _number(row["best_epoch"], "d")]
+        for when in ("best", "last"):
+            for what in ("loss", "auc"):
+                sides = [_number(row[f"{side}_{what}_{when}"], ".3f") for side in SIDES]
+                cells.append(" / ".join(sides))
+        found.append(cells)
     return found
 
 
