@@ -10,8 +10,7 @@ import pandas as pd
 
 from medkeras.evaluation import curves, grades, summary
 from medkeras.evaluation.markdown import entry, plain, table
-from medkeras.evaluation.pages import rendered
-from medkeras.files import atomic
+from medkeras.evaluation.pages import written
 from medkeras.preparation import splits
 from medkeras.training.folder import read
 
@@ -34,10 +33,7 @@ def write(run, model, data, scores) -> Path:
         Path of the report.
     """
     context = _context(run, model, data, scores)
-    path = run.folder / "report.html"
-    atomic.write_text(path, rendered(TEMPLATE, context))
-    atomic.write_text(run.folder / "README.md", _card(context))
-    return path
+    return written(run.folder, TEMPLATE, context, _card(context))
 
 
 def _context(run, model, data, scores):

@@ -13,8 +13,7 @@ import pandas as pd
 
 from medkeras.evaluation import canvas, curves, locate
 from medkeras.evaluation.markdown import entry, plain, table
-from medkeras.evaluation.pages import rendered, share
-from medkeras.files import atomic
+from medkeras.evaluation.pages import share, written
 from medkeras.preparation import copies, jointless, splits
 
 TEMPLATE = Path(__file__).with_name("locate.html.j2")
@@ -36,10 +35,7 @@ def write(run, model, data, found) -> Path:
         Path of the report.
     """
     context = _context(run, model, data, found)
-    path = run.folder / "report.html"
-    atomic.write_text(path, rendered(TEMPLATE, context))
-    atomic.write_text(run.folder / "README.md", _card(context))
-    return path
+    return written(run.folder, TEMPLATE, context, _card(context))
 
 
 def boxed(pictures, true, found, titles, synthetic=False) -> bytes:

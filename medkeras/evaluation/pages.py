@@ -6,6 +6,8 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from medkeras.files import atomic
+
 
 def rendered(template, context) -> str:
     """Fills an HTML template; every value is escaped unless it is marked as safe."""
@@ -18,6 +20,24 @@ def rendered(template, context) -> str:
     )
     environment.filters |= {"number": number, "percent": percent, "png": png, "share": share}
     return environment.get_template(Path(template).name).render(context)
+
+
+def written(folder, template, context, card) -> Path:
+    """Writes what a run ends with: the page of a template, and the model card.
+
+    Args:
+        folder: of the run; gets `report.html` and `README.md`.
+        template: path of the page's template.
+        context: what fills it.
+        card: text of the card, Markdown.
+
+    Returns:
+        Path of the page.
+    """
+    path = folder / "report.html"
+    atomic.write_text(path, rendered(template, context))
+    atomic.write_text(folder / "README.md", card)
+    return path
 
 
 def number(entry, digits=2) -> str:

@@ -24,8 +24,7 @@ from medkeras.evaluation import (
     sizes,
     summary,
 )
-from medkeras.evaluation.pages import rendered
-from medkeras.files import atomic
+from medkeras.evaluation.pages import written
 from medkeras.preparation import control, copies
 from medkeras.training.folder import read
 
@@ -47,10 +46,7 @@ def write(run, model, data, scores, cams=None) -> Path:
         Path of the report.
     """
     context = _context(run, model, data, scores, cams)
-    path = run.folder / "report.html"
-    atomic.write_text(path, rendered(TEMPLATE, context))
-    atomic.write_text(run.folder / "README.md", card.text(run, data, scores, context))
-    return path
+    return written(run.folder, TEMPLATE, context, card.text(run, data, scores, context))
 
 
 def _context(run, model, data, scores, cams):

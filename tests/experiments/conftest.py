@@ -8,6 +8,7 @@ import keras
 import pytest
 
 from medkeras.models import backbones
+from tests.experiments import contract
 
 
 @pytest.fixture
@@ -20,6 +21,23 @@ def start(monkeypatch, capsys):
         said = capsys.readouterr()
         assert ended.value.code == 0, said.out + said.err
         return said.out
+
+    return run
+
+
+@pytest.fixture
+def whole(start, content_of):
+    """Starts a page on a data folder and checks what every finished run promises."""
+
+    def run(page, root, out, *options):
+        before = content_of(root)
+        said = start(page, "--data", root, "--out", out, *options)
+        assert said.splitlines()[-1] == str(out)
+        assert content_of(root) == before, "the data folder is as it was"
+        keras.utils.clear_session()
+        for file in contract.FILES:
+            assert (out / file).stat().st_size > 0, file
+        return said
 
     return run
 
