@@ -36,7 +36,7 @@ class Data(pipeline.Data):
     task = "multitask"
     classes = (*knee.GRADES, "jsl")  # a logit each
 
-    def head(self, name: str) -> "Head":
+    def head(self, name: str) -> pipeline.Data:
         """Returns what one head is judged by.
 
         Args:
@@ -54,7 +54,7 @@ class Data(pipeline.Data):
         table.attrs = attrs | {"classes": list(HEADS[name])}
         key = hashlib.sha256(f"{self.key} {kept.tolist()}".encode()).hexdigest()[:40]
         own = {"table": table, "stored": Rows(self.stored, kept), "key": key}
-        return Head(**_fields(self) | own, names=HEADS[name])
+        return pipeline.Data(**_fields(self) | own)
 
     def without_test(self) -> "Data":
         """Returns the same data with the test part out of reach, for selection."""
@@ -67,22 +67,6 @@ class Data(pipeline.Data):
     def _part(self, name):
         plain = super()._part(name)
         return Part(plain.name, plain.rows, self)
-
-
-@dataclass(frozen=True)
-class Head(pipeline.Data):
-    """Pictures with the label of one head.
-
-    Args:
-        names: of its classes, by number, also of those that no picture has.
-    """
-
-    names: tuple = ()
-
-    @property
-    def classes(self) -> list[str]:
-        """Class names by number."""
-        return list(self.names)
 
 
 class Rows:

@@ -152,10 +152,11 @@ class Data:
 
     @cached_property
     def classes(self) -> list[str]:
-        """Names of the findings; else class names by number, as the training part has them."""
-        if self.findings:
-            return list(self.findings)
-        return list(self.train.table.groupby("label")["class"].first())
+        """Names of the findings; else class names by number, those that no picture has included.
+
+        A table without a list of its own has the classes of its training part.
+        """
+        return list(self.findings) or tables.classes(self.train.table)
 
     @property
     def outputs(self) -> int:

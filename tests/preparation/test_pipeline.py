@@ -109,6 +109,14 @@ def test_classes_are_those_of_the_training_part(tiny_data):
     assert data.classes == ["class0", "class1", "class2"]
 
 
+def test_a_table_that_lists_its_classes_keeps_those_that_no_picture_has(tiny_data):
+    data = tiny_data(classes=3, pictures=36)
+    data.table.attrs["classes"] = ["class0", "class1", "class2", "class3"]
+    hidden = data.without_test()
+    assert data.classes == hidden.classes == data.table.attrs["classes"]
+    assert data.outputs == hidden.outputs == 4
+
+
 def test_two_classes_need_one_logit(tiny_data):
     assert tiny_data().outputs == 1
     assert tiny_data(classes=4, pictures=48).outputs == 4
