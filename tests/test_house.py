@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Data flows from top to bottom; a room imports only from rooms above it.
 ORDER = (
-    {"errors", "progress"},
+    {"commands", "errors", "progress"},
     {"files"},
     {"readers", "phantoms"},
     {"preparation"},

@@ -10,7 +10,7 @@ def text(run, data, scores, context) -> str:
     """Writes the card from what is known of the run; what nobody said stays visibly open.
 
     Args:
-        run: `.experiment`, `.sample`, `.seed`.
+        run: `.experiment`, `.synthetic`, `.seed`.
         data: `pipeline.Data`.
         scores: from `evaluate.evaluate`.
         context: what the report was filled with.
@@ -26,7 +26,7 @@ def text(run, data, scores, context) -> str:
     ]
     if context["null"]:
         parts.append(f"> **Null control, {context['null']}.** A model of nothing: never use it.")
-    if run.sample:
+    if run.synthetic:
         parts.append(
             "> **Synthetic sample data (phantoms).** These numbers say nothing about patients."
         )

@@ -13,7 +13,6 @@ Each RUN is a run with one finding, or a grid of such runs. Writes predictions.c
 metrics.json as a run has them, and combination.json: coefficients, numbers of exams, versions.
 """
 
-import argparse
 import platform
 import sys
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 import medkeras
+from medkeras import commands
 from medkeras.errors import DataError, MedkerasError, Problem, UsageError
 from medkeras.evaluation import metrics, paired, records, singles
 from medkeras.evaluation.pages import aligned, number
@@ -149,7 +149,7 @@ def write(folder, members, seed=0) -> str:
         "findings": {one.finding: one.fitted for one in found},
         "fitted_on": "validation exams",
         "penalty": {"kind": "L2 on the coefficients of standardised logits", "C": L2},
-        "sample": any(run.synthetic for run in runs),
+        "synthetic": any(run.synthetic for run in runs),
         "notes": notes,
         "software": {
             "medkeras": medkeras.__version__,
@@ -163,9 +163,7 @@ def write(folder, members, seed=0) -> str:
 
 def main(arguments=None) -> int:
     """Runs the command line above; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = commands.parser("python -m medkeras.evaluation.combine", __doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a run")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder to write")
     given = parser.parse_args(arguments)

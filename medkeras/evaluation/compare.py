@@ -12,12 +12,12 @@ chooses. The intervals are not widened for the number of runs. Where no differen
 said how large one would have to be.
 """
 
-import argparse
 import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from medkeras import commands
 from medkeras.errors import MedkerasError
 from medkeras.evaluation import compare_rows, curves, paired, records
 from medkeras.evaluation.pages import aligned, rendered
@@ -112,9 +112,7 @@ def differing(runs) -> list[dict]:
 
 def main(arguments=None) -> int:
     """Runs the command line above; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = commands.parser("python -m medkeras.evaluation.compare", __doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a run")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the comparison")
     parser.add_argument("--each-pair", action="store_true", help="compare each pair of runs")

@@ -36,7 +36,7 @@ def grad_cam(
     Args:
         model: functional model with a `feature_map`.
         data: `pipeline.Data`.
-        run: `.folder`, `.seed`, `.sample`.
+        run: `.folder`, `.seed`, `.synthetic`.
         layer: name of a layer with output (batch, height, width, channels); None for
             `model.feature_map`.
         most: largest number of pictures in the gallery.
@@ -78,7 +78,7 @@ def grad_cam(
         fine = arrays["saliency"][n] if saliency else None
         items.append(
             Explained(
-                png=panel(picture, coarse, masks.get(row), run.sample, fine),
+                png=panel(picture, coarse, masks.get(row), run.synthetic, fine),
                 file=f"{n:02d}_{plain(data.classes[part.labels[row]])}.png",
                 path=str(table["path"].iloc[row]),
                 true=data.classes[part.labels[row]],

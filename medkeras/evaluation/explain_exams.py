@@ -46,7 +46,7 @@ def grad_cam(model, data, run, most=12, per="place") -> Gallery:
     Args:
         model: functional model of exams with `feature_maps`.
         data: `exams.Data`.
-        run: `.folder`, `.seed`, `.sample`.
+        run: `.folder`, `.seed`, `.synthetic`.
         most: largest number of exams in the gallery, shared evenly between the findings.
         per: as in `heat`.
 
@@ -66,7 +66,7 @@ def grad_cam(model, data, run, most=12, per="place") -> Gallery:
         chosen = picked(truth[known, number], chance >= 0.5, sure, most // len(findings))
         for row in known[chosen]:
             name = f"{len(items):02d}_{plain(finding)}"
-            item, maps = explained(model, part, row, number, name, per, run.sample)
+            item, maps = explained(model, part, row, number, name, per, run.synthetic)
             items.append(item)
             arrays |= maps
     method = {"layer": model.feature_map, "method": f"Grad-CAM (medkeras), weights per {per}"}

@@ -33,7 +33,7 @@ def grad_cam(model, data, run, layer=None, most=12, top=3, lime=2, scored=()) ->
         model: functional model of one picture with a `feature_map`; its first logits are those of
             the findings.
         data: `pipeline.Data` of findings.
-        run: `.folder`, `.seed`, `.sample`.
+        run: `.folder`, `.seed`, `.synthetic`.
         layer: name of a layer with output (batch, height, width, channels); None for
             `model.feature_map`, or a finer one before it (see `explain_maps.fine`).
         most: largest number of pictures in the gallery.
@@ -74,7 +74,7 @@ def grad_cam(model, data, run, layer=None, most=12, top=3, lime=2, scored=()) ->
         chance, words = chances[row, finding], (f"no {findings[finding]}", findings[finding])
         items.append(
             Explained(
-                png=sheet(pictures[n], answers, regions, notes, run.sample),
+                png=sheet(pictures[n], answers, regions, notes, run.synthetic),
                 file=f"{name}.png",
                 path=str(part.table["path"].iloc[row]),
                 true=words[int(part.labels[row, finding])],

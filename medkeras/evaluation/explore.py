@@ -10,14 +10,13 @@ that many, evenly spread, are opened, as a large set would take hours: the audit
 Nothing is written into the data folder, and TensorFlow is not needed.
 """
 
-import argparse
 import sys
 from collections import Counter
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from medkeras import errors
+from medkeras import commands, errors
 from medkeras.evaluation import (
     explore_findings,
     explore_people,
@@ -30,7 +29,7 @@ from medkeras.evaluation.pages import rendered
 from medkeras.files import atomic
 from medkeras.phantoms import folder as phantoms
 from medkeras.preparation import copies
-from medkeras.readers import chexpert, folders, layouts, tables
+from medkeras.readers import chexpert, layouts, tables
 
 TEMPLATE = Path(__file__).with_name("explore.html.j2")
 
@@ -80,9 +79,7 @@ def explore(table, name, synthetic=False) -> tuple[str, dict | None]:
 
 def main(arguments=None) -> int:
     """Runs the command line above; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = commands.parser("python -m medkeras.evaluation.explore", __doc__)
     parser.add_argument("data", type=Path, help="the data folder; nothing is written there")
     known = sorted(layouts.READERS)
     parser.add_argument("--reader", choices=known, help="its layout (default: recognised)")
@@ -100,7 +97,7 @@ def main(arguments=None) -> int:
         if given.views:
             read = partial(read, views=given.views)
         table = read(given.data)
-        page, study = explore(table, given.data.resolve().name, _are_phantoms(given.data))
+        page, study = explore(table, given.data.resolve().name, phantoms.are_phantoms(given.data))
     except errors.MedkerasError as fault:
         print(fault, file=sys.stderr)
         return fault.exit_code
@@ -111,11 +108,6 @@ def main(arguments=None) -> int:
         print(f"recommended size: {study['recommended']} x {study['recommended']}")
     print(given.out)
     return 0
-
-
-def _are_phantoms(root):
-    places = [root, *folders.inside(root)]
-    return any((place / phantoms.STAMP).is_file() for place in places)
 
 
 def _people(table, unit, synthetic):

@@ -23,7 +23,7 @@ def write(run, model, data, scores) -> Path:
     """Writes `report.html` and `README.md` into the run folder.
 
     Args:
-        run: `.folder`, `.experiment`, `.sample`, `.seed`; what else they say is read from the
+        run: `.folder`, `.experiment`, `.synthetic`, `.seed`; what else they say is read from the
             files in the folder.
         model: from `fusion.multitask`.
         data: from `preparation.heads.both`.
@@ -44,14 +44,14 @@ def _context(run, model, data, scores):
         "experiment": run.experiment,
         "folder": Path(run.folder).name,
         "date": datetime.now(UTC).strftime("%d %B %Y"),
-        "synthetic": bool(run.sample),
+        "synthetic": bool(run.synthetic),
         "heads": [_head(name, own, data) for name, own in scores.items()],
         "labels": _labels(data),
         "data": {
             "root": environment["data"]["root_name"],
             "image_shape": " × ".join(map(str, data.image_shape)),
         },
-        "history": curves.learned(history, bool(run.sample)),
+        "history": curves.learned(history, bool(run.synthetic)),
         "model": {
             "function": model.recipe["function"],
             "layers": len(model.layers),

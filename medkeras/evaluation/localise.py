@@ -15,7 +15,6 @@ training or validation part has. If those were another hospital's patients, equa
 nothing: say --other-patients.
 """
 
-import argparse
 import re
 import sys
 from pathlib import Path
@@ -23,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from medkeras import commands
 from medkeras.errors import DataError, MedkerasError, Problem, UsageError
 from medkeras.evaluation import boxes, pointing
 from medkeras.evaluation.evaluate import logits, probabilities
@@ -88,11 +88,7 @@ def localise(run, data, out, finding=None, other_patients=False) -> str:
 
 def main(arguments=None) -> int:
     """Runs the command line above; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        "python -m medkeras.evaluation.localise",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.parser("python -m medkeras.evaluation.localise", __doc__)
     add = parser.add_argument
     add("run", type=Path, help="folder of a finished run on chest X-rays")
     add("data", type=Path, help="folder of ChestX-ray14; nothing is written there")

@@ -26,7 +26,7 @@ def write(run, model, data, found) -> Path:
     """Writes `report.html` and `README.md` into the run folder.
 
     Args:
-        run: `.folder`, `.experiment`, `.sample`, `.seed`.
+        run: `.folder`, `.experiment`, `.synthetic`, `.seed`.
         model: the locator.
         data: `preparation.boxes.Data`.
         found: from `locate.evaluate`.
@@ -65,7 +65,7 @@ def boxed(pictures, true, found, titles, synthetic=False) -> bytes:
 
 
 def _context(run, model, data, found):
-    synthetic = bool(run.sample)
+    synthetic = bool(run.synthetic)
     environment = _json(run.folder / "environment.json")
     described = environment.get("data", {})
     settings = _json(run.folder / "hyperparameters.json")

@@ -49,8 +49,8 @@ class Record:
 
     @property
     def synthetic(self) -> bool:
-        """Whether its pictures were sample data."""
-        return bool(self.environment.get("data", {}).get("sample"))
+        """Whether its pictures were phantoms."""
+        return bool(self.environment.get("data", {}).get("synthetic"))
 
     @property
     def scored(self) -> list[str]:

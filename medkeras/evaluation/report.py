@@ -35,7 +35,7 @@ def write(run, model, data, scores, cams=None) -> Path:
     """Writes `report.html` and `README.md` into the run folder.
 
     Args:
-        run: `.folder`, `.experiment`, `.sample`; what else the report says is read from the
+        run: `.folder`, `.experiment`, `.synthetic`; what else the report says is read from the
             files in the folder, and a part without its file is left out.
         model: the model, for the diagram.
         data: `pipeline.Data`.
@@ -50,7 +50,7 @@ def write(run, model, data, scores, cams=None) -> Path:
 
 
 def _context(run, model, data, scores, cams):
-    synthetic = bool(run.sample)
+    synthetic = bool(run.synthetic)
     environment = read(run.folder / "environment.json")
     described = environment.get("data", {})
     table = data.table

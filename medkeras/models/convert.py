@@ -18,7 +18,6 @@ The file is written to Keras's cache (`$KERAS_HOME/models`, else `~/.keras/model
 (.pth, .pt) is never opened.
 """
 
-import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ import keras
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from medkeras import commands
 from medkeras.errors import MedkerasError, ResourceError, UsageError
 from medkeras.files import atomic
 from medkeras.models import alexnet, imagenet, mnasnet, vgg
@@ -145,11 +145,7 @@ def _read(source, name, tensors):
 
 def main(arguments=None) -> int:
     """Runs the command line above; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m medkeras.models.convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.parser("python -m medkeras.models.convert", __doc__)
     parser.add_argument("network", choices=NETWORKS)
     parser.add_argument("source", type=Path, metavar="SOURCE.safetensors")
     parser.add_argument(

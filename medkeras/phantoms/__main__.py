@@ -9,11 +9,11 @@ arguments of its function; an unknown one is answered with the list of them. Exi
 what cannot be used.
 """
 
-import argparse
 import ast
 import inspect
 import sys
 
+from medkeras import commands
 from medkeras.errors import MedkerasError, UsageError
 from medkeras.phantoms import bone, chest, knee_mri, knee_xray
 
@@ -28,12 +28,7 @@ WRITERS = {
 
 def main(argv=None) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        "python -m medkeras.phantoms",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = commands.parser("python -m medkeras.phantoms", __doc__)
     parser.add_argument("family", choices=list(WRITERS), help="which data set")
     parser.add_argument("out", metavar="OUT", help="folder to write")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")

@@ -49,6 +49,12 @@ def written(root, stamp: dict, write) -> Path:
     return root
 
 
+def are_phantoms(root) -> bool:
+    """Says whether a folder, or one directly in it, was written here."""
+    root = Path(root)
+    return (root / STAMP).is_file() or any(root.glob(f"*/{STAMP}"))
+
+
 def save(path: Path, pixels, options=()) -> None:
     """Writes a picture, as its ending says.
 

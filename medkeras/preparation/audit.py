@@ -9,7 +9,6 @@ or recompressed ones. Exit code 0: nothing is wrong, though there may be notes; 
 command cannot be used so. Nothing is written into the data folder.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from medkeras import commands
 from medkeras.errors import DataError, MedkerasError, Problem
 from medkeras.files import atomic
 from medkeras.preparation import copies, findings, splits, verdicts
@@ -163,12 +163,7 @@ def main(argv=None) -> int:
 
 
 def _parser():
-    parser = argparse.ArgumentParser(
-        "python -m medkeras.preparation.audit",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = commands.parser("python -m medkeras.preparation.audit", __doc__)
     add = parser.add_argument
     add("data", metavar="DATA", help="folder of the data set")
     add("--reader", choices=sorted(layouts.READERS), help="default: by what lies in the folder")

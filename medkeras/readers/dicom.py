@@ -30,7 +30,6 @@ Exit code 0, or 3 where a picture was refused (unless `--skip-bad`) or none was 
 the number of the signal that stopped it.
 """
 
-import argparse
 import os
 import signal
 import sys
@@ -42,6 +41,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from medkeras import commands
 from medkeras.errors import DataError, MedkerasError, ResourceError, UsageError
 from medkeras.files import atomic, dicom_tags, grey
 from medkeras.files.foreign import printable
@@ -136,11 +136,7 @@ def convert(
 
 def main(argv=None) -> int:
     """Runs the command; returns its exit code: 0, 2 (usage), 3 (refused pictures), 4, 130, 143."""
-    parser = argparse.ArgumentParser(
-        "python -m medkeras.readers.dicom",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.parser("python -m medkeras.readers.dicom", __doc__)
     add = parser.add_argument
     add("source", metavar="IN", help="folder of DICOM files")
     add("out", metavar="OUT", help="folder to write, empty or absent")

@@ -103,13 +103,7 @@ def table(root, problems: list[Problem], notes: list[Problem]) -> pd.DataFrame:
             "side": knees[1].map(SIDES),
             "jsl": value["JSL_Prog"],
             "kl": value["BL_KL_grade"],
-            "age": value["Age"],
-            "female": value["Sex"] - 1,
-            "bmi": value["BMI"],
-            "injury": value["Knee_Injury"],
-            "alignment": value["Alignment_degree"],
-            **_one_hot("race", value["Race"], 4),
-            **_one_hot("kl", value["BL_KL_grade"], 5),
+            **_factors(value),
         }
     )
     problems.extend(_unlike(knees[0], value))
@@ -122,6 +116,36 @@ def table(root, problems: list[Problem], notes: list[Problem]) -> pd.DataFrame:
             # Reports show the reason alone.
             notes.append(Problem(TABLE, f"{what} is unknown for {knees}", "", "note"))
     return result
+
+
+def factors(rows, problems: list[Problem]) -> pd.DataFrame | None:
+    """Reads the risk factors of such a table, with or without progression, pictures apart.
+
+    Args:
+        rows: from `listing.read_csv`.
+        problems: list that grows by every cell that is no value.
+
+    Returns:
+        DataFrame with the columns `RISK_FACTORS`, rows in the order of the table; None where it
+        lacks a column of the OAI.
+    """
+    named = [name for name in ("ID", *CODED, *MEASURED) if name != "JSL_Prog"]
+    if not {name.lower() for name in named} <= set(rows):
+        return None
+    value = {name: _numbers(rows, name, problems) for name in named[1:]}
+    return pd.DataFrame(_factors(value), index=rows.index)
+
+
+def _factors(value):
+    return {
+        "age": value["Age"],
+        "female": value["Sex"] - 1,
+        "bmi": value["BMI"],
+        "injury": value["Knee_Injury"],
+        "alignment": value["Alignment_degree"],
+        **_one_hot("race", value["Race"], 4),
+        **_one_hot("kl", value["BL_KL_grade"], 5),
+    }
 
 
 def _numbers(rows, name, problems):

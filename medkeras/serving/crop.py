@@ -20,7 +20,6 @@ Nothing is written into IN; OUT is filled when all is done. Exit code 0, or 3 wh
 cropped, 2 for arguments that cannot be used.
 """
 
-import argparse
 import os
 import sys
 import tempfile
@@ -33,6 +32,7 @@ import pandas as pd
 from PIL import Image
 from rich.console import Console
 
+from medkeras import commands
 from medkeras.errors import DataError, MedkerasError, Problem, ResourceError, UsageError
 from medkeras.files import atomic
 from medkeras.files.foreign import printable
@@ -121,12 +121,7 @@ def crop(source, out, run, *, size=224, margin=0.0, mirror_left=False, names="le
 
 def main(argv=None) -> int:
     """Runs the command; returns its exit code: 0, 2 (usage), 3 (not all cropped), 4, 130."""
-    parser = argparse.ArgumentParser(
-        "python -m medkeras.serving.crop",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = commands.parser("python -m medkeras.serving.crop", __doc__)
     add = parser.add_argument
     add("source", metavar="IN", help="folder of films")
     add("out", metavar="OUT", help="folder to write, empty or absent")

@@ -16,7 +16,6 @@ Nothing else is written to the standard output. Exit code 0, or 3 where a pictur
 2 for arguments that cannot be used.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medkeras import commands
 from medkeras.errors import DataError, MedkerasError, UsageError
 from medkeras.evaluation import evaluate, metrics
 from medkeras.files.foreign import Unreadable
@@ -141,12 +141,7 @@ def probabilities(folder, files, risks=None) -> list[dict]:
 
 def main(argv=None) -> int:
     """Runs the command; returns its exit code: 0, 2 (usage), 3 (not all answered), 130."""
-    parser = argparse.ArgumentParser(
-        "python -m medkeras.serving.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = commands.parser("python -m medkeras.serving.predict", __doc__)
     parser.add_argument("run", metavar="RUN", help="folder of a finished run")
     parser.add_argument("files", nargs="+", metavar="FILE", help="picture, or folder of pictures")
     parser.add_argument("--risks", metavar="TABLE", help="risk factors, csv")

@@ -5,7 +5,8 @@
 
 A column `path` names pictures by the end of their path, as much of it as needed; a column `ID` by
 their name without ending. Beside it stand the columns that the run was trained on, in its units,
-blank where a value is unknown. Further columns are not read.
+blank where a value is unknown. Further columns are not read. The table of the OAI, `JSL.csv`, is
+read as it is (`readers.oai`); its progression may be left out.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import pandas as pd
 from medkeras.errors import DataError, Problem, UsageError
 from medkeras.files.foreign import Unreadable
 from medkeras.preparation.risks import Scale
-from medkeras.readers import listing
+from medkeras.readers import listing, oai
 
 UNKNOWN = ("", "na", "nan")
 SCALE = ("columns", "fill", "mean", "deviation")
@@ -71,12 +72,17 @@ def read(path, described) -> Table:
     if problems:
         raise DataError(problems)
     columns = [name.lower() for name in described["columns"]]
-    missing = [name for name in columns if name not in rows]
+    ours = set(columns) <= set(oai.RISK_FACTORS)
+    coded = oai.factors(rows, problems) if ours else None
+    missing = [name for name in columns if coded is None and name not in rows]
     named = next((name for name in ("path", "id") if name in rows), None)
     if missing or not named:
         lacks = [] if named else ["path or ID"]
         raise UsageError(f"--risks {path}: has no column {', '.join([*lacks, *missing])}")
-    values = np.column_stack([_numbers(rows, named, name, problems) for name in columns])
+    if coded is None:
+        values = np.column_stack([_numbers(rows, named, name, problems) for name in columns])
+    else:
+        values = coded[columns].to_numpy(float)
     keys = [Path(cell).parts if named == "path" else (cell,) for cell in rows[named]]
     found = {key: row for row, key in enumerate(keys)}
     if len(found) < len(keys):

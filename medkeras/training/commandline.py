@@ -4,6 +4,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+from medkeras import commands
 from medkeras.errors import UsageError
 
 KEPT_ON_RESUME = ("data", "seed", "epochs", "image_size", "set", "tune", "tuner", "folds",
@@ -18,12 +19,7 @@ def parser(doc: str, name: str) -> argparse.ArgumentParser:
         doc: docstring of the experiment's page.
         name: of the experiment, shown in the usage line.
     """
-    made = argparse.ArgumentParser(
-        name,
-        description=doc,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # `merged` must know what was said
-    )
+    made = commands.parser(name, doc)
     add = made.add_argument
     add("--data", metavar="DIR", help="folder of the pictures")
     add("--out", metavar="DIR", help="run folder (default: saved_models/<experiment>/<time>)")

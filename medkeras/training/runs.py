@@ -16,6 +16,7 @@ import pandas as pd
 from medkeras.errors import DataError, Interrupted, MedkerasError, Problem, UsageError
 from medkeras.files import atomic
 from medkeras.files.places import cache_folder
+from medkeras.phantoms import folder as phantoms
 from medkeras.preparation import audit, findings
 from medkeras.readers import tables
 from medkeras.training import carry, commandline, environment, folder, lineage, parts, terminal
@@ -76,7 +77,7 @@ class Run:
         folder: of the run.
         data: folder of the pictures.
         seed: of split, order, weights.
-        sample: whether the pictures are synthetic.
+        sample: whether the pictures are the page's own phantoms.
         weights: "auto", "imagenet", a file, or None for random.
         history: rows of the finished stages.
         hyperparameters: `keras_tuner.HyperParameters` from `tune.choose`, or None.
@@ -118,6 +119,11 @@ class Run:
         size = self._sample_size if self.sample else self.flags.image_size
         return (size or height, size or width, channels)
 
+    @property
+    def synthetic(self) -> bool:
+        """Whether the pictures are phantoms, the page's own or others."""
+        return self.sample or phantoms.are_phantoms(self.data)
+
     def choice(self, name: str, values, default: str) -> str:
         """Returns a setting that the data depend on, such as the finding: `--set NAME=VALUE`.
 
@@ -158,6 +164,8 @@ class Run:
             raise DataError(
                 [Problem(str(self.data), "is not a folder", "check --data, or use --sample")]
             )
+        elif self.synthetic:
+            self.say(f"synthetic pictures: {self.data} holds phantoms")
         with self.terminal.bar("checking pictures") as shown:
             table = audit.opened(
                 reader, self.data, self.skip_bad, shown, resplit=self.flags.resplit
@@ -233,6 +241,7 @@ class Run:
                 "pictures": len(table),
                 "patients": int(table["patient"].nunique()),
                 "sample": self.sample,
+                "synthetic": self.synthetic,
                 "null_control": self.part.null if self.part else None,
                 "skipped": data.table.attrs.get("skipped", []),
                 "notes": data.table.attrs.get("notes", []),

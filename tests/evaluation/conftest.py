@@ -77,7 +77,7 @@ def small_model():
 def small_run(tmp_path):
     """Makes a run folder with the files that training leaves."""
 
-    def make(sample=True, folder="run"):
+    def make(synthetic=True, folder="run"):
         folder = tmp_path / folder
         (folder / "tuning").mkdir(parents=True)
         environment = {
@@ -98,7 +98,11 @@ def small_run(tmp_path):
         history |= {name: [0.3, 0.2, 0.1] for name in ("loss", "val_loss")}
         pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
         return SimpleNamespace(
-            folder=folder, data=Path("data/bone"), seed=3, sample=sample, experiment="bone_cnn_v3"
+            folder=folder,
+            data=Path("data/bone"),
+            seed=3,
+            synthetic=synthetic,
+            experiment="bone_cnn_v3",
         )
 
     return make

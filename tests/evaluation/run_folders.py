@@ -54,7 +54,7 @@ def write(
     *,
     epochs=None,
     values=None,
-    sample=False,
+    synthetic=False,
     status="finished",
     **judged,
 ):
@@ -64,7 +64,7 @@ def write(
     state = {"status": status, "started": f"2025-01-01T00:{number:02d}:00Z"}
     files = {
         "status": state,
-        "environment": {"seed": 0, "data": {"sample": sample}},
+        "environment": {"seed": 0, "data": {"synthetic": synthetic}},
         "hyperparameters": {"values": values or {}, "batch_size": 1, "stage_1": STAGE},
     }
     if predictions is not None:

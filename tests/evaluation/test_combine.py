@@ -212,5 +212,5 @@ def test_networks_of_the_same_plane_are_named_by_their_folders(tmp_path):
 
 
 def test_sample_data_are_marked(tmp_path):
-    assert "Synthetic" in combine.write(tmp_path, networks(tmp_path, sample=True))
-    assert content(tmp_path)["sample"] is True
+    assert "Synthetic" in combine.write(tmp_path, networks(tmp_path, synthetic=True))
+    assert content(tmp_path)["synthetic"] is True

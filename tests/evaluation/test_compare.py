@@ -231,7 +231,7 @@ def test_sample_data_are_marked_in_page_and_figure(tmp_path):
     page, figure = (tmp_path / "comparison.html").read_text(), tmp_path / "comparison.png"
     assert "ynthetic" not in page and not re.search(r'(?:src|href)="(?!data:)', page)
     plain = figure.read_bytes()
-    sample = run_folders.write(tmp_path / "sample" / "run", table, sample=True)
+    sample = run_folders.write(tmp_path / "sample" / "run", table, synthetic=True)
     compare.write(tmp_path, [sample])
     assert "Synthetic sample data" in (tmp_path / "comparison.html").read_text()
     assert figure.read_bytes() != plain and plain.startswith(b"\x89PNG")

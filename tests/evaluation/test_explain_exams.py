@@ -277,7 +277,7 @@ def covered_by(row, finding):
 
 def test_single_finding_without_masks_is_not_scored(knees, small_run, small_panels, monkeypatch):
     monkeypatch.setattr(pointing, "lesions", lambda *_: {})
-    run = small_run(sample=False)
+    run = small_run(synthetic=False)
     data = exams.volumes(tables.single(knees, "acl"), (SIZE, SIZE, 1), 4)
     gallery = explain_exams.grad_cam(network(1), data, run, most=4, per="plane")
     assert {item.finding for item in gallery.items} == {"acl"} and len(gallery.items) == 4

@@ -55,7 +55,7 @@ def test_a_mistake_can_be_found_by_its_line(small_table, small_model, small_run)
 
 
 def test_real_data_carry_no_banner(small_table, small_model, small_run):
-    page, card = written(small_table(), small_model(), small_run(sample=False))
+    page, card = written(small_table(), small_model(), small_run(synthetic=False))
     assert "ynthetic" not in page and "hantom" not in page + card
 
 

@@ -206,3 +206,21 @@ def test_tables_that_do_not_fit_are_refused(with_risks, pictures, tmp_path, capf
     ]
     assert predict.main([str(with_risks), good, "--risks", str(tmp_path / "no.csv")]) == 3
     assert "cannot be opened" in capfd.readouterr().err
+
+
+def test_the_table_of_the_oai_is_read_as_in_training(tmp_path):
+    """Progression is what such a run foretells, so the table of new patients has none."""
+    table = tmp_path / "JSL.csv"
+    head = "ID,BL_KL_grade,Age,BMI,Sex,Race,Knee_Injury,Alignment_degree"
+    table.write_text(f"{head}\n9001897_1,3,61,30,2,1,0,1.5\n9001897_2,,61,30,2,1,,\n")
+    columns = ["female", "age", "kl_3", "race_0"]
+    one = {"columns": columns, "fill": [0.5, 60, 0.25, 0], "mean": [0.5, 60, 0, 0]}
+    found = risk_table.read(table, one | {"deviation": [0.5, 10, 1, 1]})
+    np.testing.assert_allclose(found.of("in/9001897_1.png"), [1, 0.1, 1, 0], atol=1e-6)
+    np.testing.assert_allclose(found.of("in/9001897_2.png"), [1, 0.1, 0.25, 0], atol=1e-6)
+
+    table.write_text(f"{head}\n9001897_1,9,61,30,f,1,0,1.5\n")
+    with pytest.raises(DataError) as fault:
+        risk_table.read(table, one | {"deviation": [1, 1, 1, 1]})
+    reasons = [problem.reason for problem in fault.value.problems]
+    assert reasons == ["has BL_KL_grade = '9' in JSL.csv", "has Sex = 'f' in JSL.csv"]

@@ -125,7 +125,8 @@ def test_a_run_leaves_true_records_and_ends_with_its_folder(start, phantom_folde
     data = facts["data"]
     pictures = len(list(root.glob("*/*.png")))
     assert (data["root_name"], data["pictures"], data["patients"]) == ("bone", pictures, 16)
-    assert data["sample"] is False and data["skipped"] == [] and len(data["fingerprint"]) == 40
+    assert data["skipped"] == [] and len(data["fingerprint"]) == 40
+    assert data["sample"] is False and data["synthetic"] is True, "phantoms, given by --data"
     used = read(out, "hyperparameters.json")
     assert used["values"] == {"units": 3, "learning_rate": 0.01}
     assert used["batch_size"] == 4 and used["stage_1"]["epochs"] == 2
