@@ -24,6 +24,8 @@ ORDER = (
     {"evaluation"},
     {"serving"},
 )
+# The same inside of evaluation; what stands in none of them comes last.
+INNER = ("numbers", "writing", "figures", "heat", "exploration", "")
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 
 # Starting Keras costs seconds, so what needs none of it must not pull it in.
@@ -37,7 +39,7 @@ MAY_START_KERAS = (
     "medkeras.training",
     "medkeras.evaluation.evaluate",
     "medkeras.evaluation.explain",
-    "medkeras.evaluation.saliency",
+    "medkeras.evaluation.heat.saliency",
     "medkeras.evaluation.explain_exams",
     "medkeras.evaluation.heads_scores",
     "medkeras.serving",
@@ -48,9 +50,9 @@ MAY_NAME_TENSORFLOW = (
     "medkeras.training",
     "medkeras.evaluation.evaluate",
     "medkeras.evaluation.explain",
-    "medkeras.evaluation.saliency",
+    "medkeras.evaluation.heat.saliency",
     "medkeras.evaluation.explain_exams",
-    "medkeras.evaluation.explain_maps",
+    "medkeras.evaluation.heat.explain_maps",
     "medkeras.serving",
 )
 
@@ -146,6 +148,18 @@ def test_rooms_import_one_way(path):
         assert there in RANK, f"{name}: no such room; ORDER lists them"
         assert here in RANK, f"{module_name(path)} stands outside the rooms and imports {name}"
         assert there == here or RANK[there] < RANK[here], f"{here} may not import {name}"
+
+
+@each([path for path in LIBRARY if module_name(path).startswith("medkeras.evaluation.")])
+def test_rooms_of_evaluation_import_one_way(path):
+    def inner(name):
+        parts = name.split(".")
+        return parts[2] if len(parts) > 2 and parts[2] in INNER else ""
+
+    here = INNER.index(inner(module_name(path)))
+    for name in named(path):
+        if name.startswith("medkeras.evaluation."):
+            assert INNER.index(inner(name)) <= here, f"{module_name(path)} may not import {name}"
 
 
 @each(LIBRARY)

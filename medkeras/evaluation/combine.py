@@ -28,8 +28,9 @@ from sklearn.preprocessing import StandardScaler
 import medkeras
 from medkeras import commands
 from medkeras.errors import DataError, MedkerasError, Problem, UsageError
-from medkeras.evaluation import metrics, paired, records, singles
-from medkeras.evaluation.pages import aligned, number
+from medkeras.evaluation import records
+from medkeras.evaluation.numbers import metrics, paired, singles
+from medkeras.evaluation.writing.pages import aligned, number
 from medkeras.files import atomic
 from medkeras.training.folder import refuse_files
 

@@ -19,8 +19,10 @@ from pathlib import Path
 
 from medkeras import commands
 from medkeras.errors import MedkerasError
-from medkeras.evaluation import compare_rows, curves, paired, records
-from medkeras.evaluation.pages import aligned, rendered
+from medkeras.evaluation import compare_rows, records
+from medkeras.evaluation.figures import curves
+from medkeras.evaluation.numbers import paired
+from medkeras.evaluation.writing.pages import aligned, rendered
 from medkeras.files import atomic
 from medkeras.preparation import control
 from medkeras.training.folder import refuse_files

@@ -4,8 +4,8 @@ import json
 
 import pandas as pd
 
-from medkeras.evaluation import grades, paired
-from medkeras.evaluation.pages import number
+from medkeras.evaluation.numbers import grades, paired
+from medkeras.evaluation.writing.pages import number
 
 LONGEST = 40  # characters of a setting that are shown
 SIDES = {"train": "", "validation": "val_"}

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from medkeras import errors
-from medkeras.evaluation import metrics
-from medkeras.evaluation.metrics import probabilities
+from medkeras.evaluation.numbers import metrics
+from medkeras.evaluation.numbers.metrics import probabilities
 from medkeras.files import atomic
 from medkeras.preparation import pipeline
 

@@ -16,12 +16,12 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from medkeras.evaluation import pointing
-from medkeras.evaluation import saliency as gradients
 from medkeras.evaluation.evaluate import logits, probabilities
-from medkeras.evaluation.explain_maps import beside
-from medkeras.evaluation.gallery import Explained, Gallery, picked, plain, write
-from medkeras.evaluation.overlays import panel
+from medkeras.evaluation.heat import pointing
+from medkeras.evaluation.heat import saliency as gradients
+from medkeras.evaluation.heat.explain_maps import beside
+from medkeras.evaluation.heat.gallery import Explained, Gallery, picked, plain, write
+from medkeras.evaluation.heat.overlays import panel
 from medkeras.preparation import pipeline
 
 

@@ -25,11 +25,11 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from medkeras.evaluation import pointing
 from medkeras.evaluation.evaluate import logits, probabilities
-from medkeras.evaluation.gallery import Explained, Gallery, picked, plain, write
-from medkeras.evaluation.overlays import montage
-from medkeras.evaluation.pages import share
+from medkeras.evaluation.heat import pointing
+from medkeras.evaluation.heat.gallery import Explained, Gallery, picked, plain, write
+from medkeras.evaluation.heat.overlays import montage
+from medkeras.evaluation.writing.pages import share
 
 # Axes of (slices, h, w, channels) that a channel's weight is the mean over.
 WEIGHTS = {"place": (), "slice": (1, 2), "plane": (0, 1, 2)}

@@ -14,13 +14,13 @@ A map speaks for a finding, whatever the model answered; `explain_maps` computes
 
 import numpy as np
 
-from medkeras.evaluation import lime as lime_regions
-from medkeras.evaluation import pointing
 from medkeras.evaluation.evaluate import logits, probabilities
-from medkeras.evaluation.explain_maps import beside, fine, heat
-from medkeras.evaluation.gallery import Explained, Gallery, plain, write
-from medkeras.evaluation.overlays_findings import Answer, sheet
-from medkeras.evaluation.pages import share
+from medkeras.evaluation.heat import lime as lime_regions
+from medkeras.evaluation.heat import pointing
+from medkeras.evaluation.heat.explain_maps import beside, fine, heat
+from medkeras.evaluation.heat.gallery import Explained, Gallery, plain, write
+from medkeras.evaluation.heat.overlays_findings import Answer, sheet
+from medkeras.evaluation.writing.pages import share
 
 
 def grad_cam(model, data, run, layer=None, most=12, top=3, lime=2, scored=()) -> Gallery:

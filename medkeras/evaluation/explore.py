@@ -17,15 +17,15 @@ from functools import partial
 from pathlib import Path
 
 from medkeras import commands, errors
-from medkeras.evaluation import (
+from medkeras.evaluation.exploration import (
     explore_findings,
     explore_people,
     explore_people_plots,
     explore_pictures,
     explore_plots,
-    plots,
 )
-from medkeras.evaluation.pages import rendered
+from medkeras.evaluation.figures import plots
+from medkeras.evaluation.writing.pages import rendered
 from medkeras.files import atomic
 from medkeras.phantoms import folder as phantoms
 from medkeras.preparation import copies

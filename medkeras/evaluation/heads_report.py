@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from medkeras.evaluation import curves, grades, summary
-from medkeras.evaluation.markdown import entry, plain, table
-from medkeras.evaluation.pages import written
+from medkeras.evaluation.figures import curves
+from medkeras.evaluation.numbers import grades
+from medkeras.evaluation.writing import summary
+from medkeras.evaluation.writing.markdown import entry, plain, table
+from medkeras.evaluation.writing.pages import written
 from medkeras.preparation import splits
 from medkeras.training.folder import read
 

@@ -24,12 +24,12 @@ import pandas as pd
 
 from medkeras import commands
 from medkeras.errors import DataError, MedkerasError, Problem, UsageError
-from medkeras.evaluation import boxes, pointing
 from medkeras.evaluation.evaluate import logits, probabilities
-from medkeras.evaluation.explain_maps import beside, fine, heat
-from medkeras.evaluation.gallery import plain
-from medkeras.evaluation.overlays_findings import Answer, sheet
-from medkeras.evaluation.pages import aligned, percent, share
+from medkeras.evaluation.heat import boxes, pointing
+from medkeras.evaluation.heat.explain_maps import beside, fine, heat
+from medkeras.evaluation.heat.gallery import plain
+from medkeras.evaluation.heat.overlays_findings import Answer, sheet
+from medkeras.evaluation.writing.pages import aligned, percent, share
 from medkeras.files import atomic
 from medkeras.files.foreign import Unreadable
 from medkeras.models import stored

@@ -17,7 +17,7 @@ import pandas as pd
 
 from medkeras import errors
 from medkeras.evaluation import evaluate as scores
-from medkeras.evaluation import questions, statistics
+from medkeras.evaluation.numbers import questions, statistics
 from medkeras.files import atomic
 from medkeras.preparation import halves, jointless
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medkeras.evaluation import canvas, curves, locate
-from medkeras.evaluation.markdown import entry, plain, table
-from medkeras.evaluation.pages import share, written
+from medkeras.evaluation import locate
+from medkeras.evaluation.figures import canvas, curves
+from medkeras.evaluation.writing.markdown import entry, plain, table
+from medkeras.evaluation.writing.pages import share, written
 from medkeras.preparation import copies, jointless, splits
 
 TEMPLATE = Path(__file__).with_name("locate.html.j2")

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from medkeras.evaluation import metrics, overlays
+from medkeras.evaluation.heat import overlays
+from medkeras.evaluation.numbers import metrics
 
 MOST = 12
 

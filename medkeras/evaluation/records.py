@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from medkeras.errors import DataError, Problem, UsageError
-from medkeras.evaluation import metrics
+from medkeras.evaluation.numbers import metrics
 
 # Rules of a stage that follow from other settings, or from the data.
 DERIVED = ("optimizer", "feeding", "class_weight")

@@ -12,19 +12,12 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from medkeras.evaluation import (
-    card,
-    diagram,
-    findings,
-    grades,
-    metrics,
-    mistakes,
-    plots,
-    report_figures,
-    sizes,
-    summary,
-)
-from medkeras.evaluation.pages import written
+from medkeras.evaluation import mistakes, report_figures
+from medkeras.evaluation.exploration import sizes
+from medkeras.evaluation.figures import diagram, plots
+from medkeras.evaluation.numbers import grades, metrics
+from medkeras.evaluation.writing import card, findings, summary
+from medkeras.evaluation.writing.pages import written
 from medkeras.preparation import control, copies
 from medkeras.training.folder import read
 

@@ -3,7 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from medkeras.evaluation import curves, findings, forest, metrics, mistakes, plots
+from medkeras.evaluation import mistakes
+from medkeras.evaluation.figures import curves, forest, plots
+from medkeras.evaluation.numbers import metrics
+from medkeras.evaluation.writing import findings
 
 LOOKED_UP = 50
 

@@ -27,7 +27,8 @@ import numpy as np
 
 from medkeras import commands
 from medkeras.errors import DataError, MedkerasError, UsageError
-from medkeras.evaluation import evaluate, metrics
+from medkeras.evaluation import evaluate
+from medkeras.evaluation.numbers import metrics
 from medkeras.files.foreign import Unreadable
 from medkeras.models import stored
 from medkeras.preparation import conform

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from medkeras.evaluation import metrics
+from medkeras.evaluation.numbers import metrics
 from medkeras.preparation import pipeline, uncertainty
 
 FINDINGS = ("Edema", "Fracture", "Atelectasis", "Pneumonia")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 
-from medkeras.evaluation import metrics
+from medkeras.evaluation.numbers import metrics
 
 STAGE = {"monitor": "val_loss", "mode": "min", "min_delta": 1e-4, "epochs": 6, "optimizer": {}}
 

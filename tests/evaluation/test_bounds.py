@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medkeras.evaluation import bounds
+from medkeras.evaluation.numbers import bounds
 
 NAN = np.nan
 

@@ -7,7 +7,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from medkeras.evaluation import combine, metrics
+from medkeras.evaluation import combine
+from medkeras.evaluation.numbers import metrics
 from tests.evaluation import run_folders
 
 PLANES = ("axial", "coronal", "sagittal")

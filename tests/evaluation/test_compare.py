@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from medkeras.evaluation import compare, metrics, paired, records
+from medkeras.evaluation import compare, records
+from medkeras.evaluation.numbers import metrics, paired
 from tests.evaluation import run_folders
 
 EXAMS = run_folders.exams()

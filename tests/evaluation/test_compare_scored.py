@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medkeras.evaluation import compare, metrics, paired, records
+from medkeras.evaluation import compare, records
+from medkeras.evaluation.numbers import metrics, paired
 from tests.evaluation import run_folders
 
 FINDINGS, SCORED = ("edema", "fracture", "mass"), ("mass", "edema")

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from medkeras import errors
-from medkeras.evaluation import metrics
 from medkeras.evaluation.evaluate import evaluate, logits, probabilities
+from medkeras.evaluation.numbers import metrics
 from medkeras.preparation import pipeline
 
 SHAPE = (24, 24, 1)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medkeras.evaluation import explain, overlays, pointing
+from medkeras.evaluation import explain
+from medkeras.evaluation.heat import overlays, pointing
 from medkeras.preparation import pipeline
 
 SHAPE = (24, 24, 1)

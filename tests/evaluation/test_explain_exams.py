@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from medkeras.evaluation import explain_exams, overlays, pointing
+from medkeras.evaluation import explain_exams
+from medkeras.evaluation.heat import overlays, pointing
 from medkeras.phantoms import knee_mri
 from medkeras.preparation import exams
 from medkeras.readers import mrnet, tables

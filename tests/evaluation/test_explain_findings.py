@@ -11,15 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from medkeras.evaluation import (
-    explain,
-    explain_findings,
-    explain_maps,
-    lime,
-    overlays,
-    overlays_findings,
-    pointing,
-)
+from medkeras.evaluation import explain, explain_findings
+from medkeras.evaluation.heat import explain_maps, lime, overlays, overlays_findings, pointing
 from medkeras.models import transfer
 from medkeras.phantoms import chest
 from medkeras.preparation import pipeline, uncertainty

@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medkeras.evaluation import (
-    canvas,
-    explore,
+from medkeras.evaluation import explore
+from medkeras.evaluation.exploration import (
     explore_findings,
     explore_people,
     explore_people_plots,
     explore_pictures,
     explore_plots,
 )
+from medkeras.evaluation.figures import canvas
 from medkeras.phantoms import chest, knee_mri
 from medkeras.readers import chexpert
 

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score, mean_absolute_error, roc_auc_score
 
-from medkeras.evaluation import compare, grades, markdown, metrics, pages, paired, records, report
+from medkeras.evaluation import compare, records, report
 from medkeras.evaluation.evaluate import evaluate
+from medkeras.evaluation.numbers import grades, metrics, paired
+from medkeras.evaluation.writing import markdown, pages
 from medkeras.preparation import pipeline
 from tests.evaluation import run_folders
 

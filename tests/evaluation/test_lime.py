@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import pairwise_distances
 
-from medkeras.evaluation import lime
+from medkeras.evaluation.heat import lime
 
 SHAPE = (40, 48, 1)
 

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from medkeras.evaluation import boxes, explain_maps, localise
+from medkeras.evaluation import localise
+from medkeras.evaluation.heat import boxes, explain_maps
 from medkeras.models import custom_cnn
 from medkeras.preparation import conform
 from medkeras.readers import nih

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from medkeras.evaluation import calibration, metrics
+from medkeras.evaluation.numbers import calibration, metrics
 
 KEYS = {"value", "low", "high", "n", "n_positive"}
 

@@ -6,8 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from medkeras.evaluation import canvas, findings, forest, metrics, report
+from medkeras.evaluation import report
 from medkeras.evaluation.evaluate import Scores
+from medkeras.evaluation.figures import canvas, forest
+from medkeras.evaluation.numbers import metrics
+from medkeras.evaluation.writing import findings
 from medkeras.preparation import uncertainty
 from tests.evaluation.many_findings import FINDINGS, SCORED, in_memory, predicted
 

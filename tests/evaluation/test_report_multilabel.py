@@ -7,9 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medkeras.evaluation import canvas, curves, metrics, mistakes, plots, report, summary
+from medkeras.evaluation import mistakes, report
 from medkeras.evaluation.evaluate import Scores
-from medkeras.evaluation.gallery import Explained, Gallery
+from medkeras.evaluation.figures import canvas, curves, plots
+from medkeras.evaluation.heat.gallery import Explained, Gallery
+from medkeras.evaluation.numbers import metrics
+from medkeras.evaluation.writing import summary
 from medkeras.preparation import exams, pipeline
 from medkeras.preparation.cache import Slices
 from medkeras.readers import tables

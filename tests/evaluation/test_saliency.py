@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medkeras.evaluation import explain, saliency
+from medkeras.evaluation import explain
+from medkeras.evaluation.heat import saliency
 from medkeras.preparation import pipeline
 
 SHAPE = (6, 5, 3)

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from medkeras.evaluation import bounds, metrics, scored_mean
 from medkeras.evaluation.evaluate import evaluate
+from medkeras.evaluation.numbers import bounds, metrics, scored_mean
 from tests.evaluation.many_findings import FINDINGS, SCORED, in_memory, predicted
 
 

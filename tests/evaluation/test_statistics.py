@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, cohen_kappa_score, roc_auc_score
 
-from medkeras.evaluation import statistics
+from medkeras.evaluation.numbers import statistics
 
 
 def _clustered(generator, patients, pictures=3, gap=1.0):

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from medkeras.errors import DataError, UsageError
-from medkeras.evaluation import metrics
 from medkeras.evaluation.evaluate import evaluate
+from medkeras.evaluation.numbers import metrics
 from medkeras.models import custom_cnn, recipe, stored
 from medkeras.preparation import conform, pipeline
 from medkeras.serving import predict, risk_table

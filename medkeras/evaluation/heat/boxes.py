@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from medkeras.evaluation import overlays
+from medkeras.evaluation.heat import overlays
 
 
 def mask(boxes, scale, shape) -> np.ndarray:

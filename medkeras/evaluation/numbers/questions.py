@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from sklearn.metrics import average_precision_score, cohen_kappa_score, roc_auc_score
 
-from medkeras.evaluation import statistics
+from medkeras.evaluation.numbers import statistics
 
 NEVER = "never trained: no positive (or no negative) label in the training part"
 

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from medkeras.evaluation import canvas
-from medkeras.evaluation.explore_findings import STATES
+from medkeras.evaluation.exploration.explore_findings import STATES
+from medkeras.evaluation.figures import canvas
 
 SHADES = dict(zip(STATES, ("#0072B2", "#E69F00", "#CFE3F1", "#ECECEC"), strict=True))
 SEXES = {"female": canvas.COLOURS[1], "male": canvas.COLOURS[0], "all": canvas.COLOURS[0]}

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from medkeras.evaluation import canvas
+from medkeras.evaluation.figures import canvas
 
 TRAINING = {"ls": (0, (4, 2)), "lw": 1, "alpha": 0.45}
 # Three more, of Paul Tol's muted scheme, that stay apart from the others.

@@ -6,7 +6,7 @@ KL grade 2 on, osteoarthritis is called present.
 
 import numpy as np
 
-from medkeras.evaluation import questions
+from medkeras.evaluation.numbers import questions
 
 
 def asked(labels, chances, positive_from=None) -> dict:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from medkeras.errors import DataError, Problem
-from medkeras.evaluation import metrics
+from medkeras.evaluation.numbers import metrics
 
 KEYS = ["split", "path", "patient"]
 KINDS = ["label", "logit", "probability"]

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from medkeras.evaluation.pages import share
+from medkeras.evaluation.writing.pages import share
 
 OVERLAY = 0.55  # opacity of the heat map where it is strongest
 SHOWN = 200  # height of a panel, in pixels

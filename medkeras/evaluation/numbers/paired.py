@@ -9,7 +9,7 @@ from itertools import combinations
 
 import numpy as np
 
-from medkeras.evaluation import grades, metrics, statistics
+from medkeras.evaluation.numbers import grades, metrics, statistics
 
 DETECTED = 1.96 + 0.84  # quantiles of the normal distribution, 97.5 % and 80 %
 NUMBERS = ("low", "high", "p", "standard_error", "detectable")

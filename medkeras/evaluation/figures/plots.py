@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from medkeras.evaluation import calibration, canvas, statistics
-from medkeras.evaluation.summary import PARTS
+from medkeras.evaluation.figures import canvas
+from medkeras.evaluation.numbers import calibration, statistics
+from medkeras.evaluation.writing.summary import PARTS
 
 GRID = np.linspace(0, 1, 201)
 # Of the grid: letters in a line over a picture, inches of its longer side.

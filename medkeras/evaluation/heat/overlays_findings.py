@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from medkeras.evaluation import overlays
-from medkeras.evaluation.overlays import INK, LINE, MARGIN, SOFT
+from medkeras.evaluation.heat import overlays
+from medkeras.evaluation.heat.overlays import INK, LINE, MARGIN, SOFT
 
 NARROWEST = 196  # pixels of a column: room for a finding's name
 FOR, AGAINST = (0, 114, 178), (230, 159, 0)

@@ -1,7 +1,8 @@
 """The model card, `README.md` of a run: what the model is for, and what it is not for."""
 
-from medkeras.evaluation import card_findings, grades
-from medkeras.evaluation.markdown import entry, plain, table
+from medkeras.evaluation.numbers import grades
+from medkeras.evaluation.writing import card_findings
+from medkeras.evaluation.writing.markdown import entry, plain, table
 
 NOT_STATED = "_not stated_"
 

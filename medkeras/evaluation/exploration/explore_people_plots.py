@@ -5,8 +5,8 @@ Every function returns PNG bytes and takes `synthetic`: figures of phantoms say 
 
 import numpy as np
 
-from medkeras.evaluation import canvas
-from medkeras.evaluation.explore_plots import SEXES, counting
+from medkeras.evaluation.exploration.explore_plots import SEXES, counting
+from medkeras.evaluation.figures import canvas
 
 # Patients with as many rows or more are drawn as one bar.
 MANY = 20

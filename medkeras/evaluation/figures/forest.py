@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from medkeras.evaluation import canvas
+from medkeras.evaluation.figures import canvas
 
 GUESS = 0.5
 OPEN = "#CFE3F1"  # what uncertain labels leave open

@@ -1,7 +1,7 @@
 """What the model card says of many findings: results, the scored mean, uncertain labels."""
 
-from medkeras.evaluation import findings
-from medkeras.evaluation.markdown import entry, plain, table
+from medkeras.evaluation.writing import findings
+from medkeras.evaluation.writing.markdown import entry, plain, table
 
 
 def results(found) -> str:

@@ -6,7 +6,7 @@ nothing is said of it. Everything is counted over the rows of the table.
 
 import pandas as pd
 
-from medkeras.evaluation import explore_people
+from medkeras.evaluation.exploration import explore_people
 from medkeras.preparation.uncertainty import flags
 from medkeras.readers import tables
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from medkeras.evaluation.summary import PARTS
+from medkeras.evaluation.writing.summary import PARTS
 from medkeras.preparation import uncertainty
 from medkeras.readers.tables import UNCERTAIN
 

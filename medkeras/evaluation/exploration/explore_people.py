@@ -6,7 +6,7 @@ Everything is counted over the rows of the table; what it has no column of is le
 import numpy as np
 import pandas as pd
 
-from medkeras.evaluation.summary import PARTS
+from medkeras.evaluation.writing.summary import PARTS
 
 KINDS = {
     "view": {"frontal": "frontal", "lateral": "lateral"},

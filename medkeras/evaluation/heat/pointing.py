@@ -5,8 +5,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from medkeras.evaluation import statistics
-from medkeras.evaluation.overlays import resized
+from medkeras.evaluation.heat.overlays import resized
+from medkeras.evaluation.numbers import statistics
 from medkeras.files import decode, volume
 
 UNKNOWN = "no known lesion masks"

@@ -5,7 +5,7 @@ AUCs of five findings. It judges studies, not pictures: a study's probability of
 largest one among its pictures. Means leave out findings in which the number is undefined.
 """
 
-from medkeras.evaluation import questions
+from medkeras.evaluation.numbers import questions
 
 KEYS = ["patient", "study"]  # studies are numbered anew for each patient
 

@@ -17,7 +17,14 @@ What cannot be computed is null and says why; it never becomes 0 or 0.5, and mea
 import numpy as np
 import pandas as pd
 
-from medkeras.evaluation import bounds, calibration, grades, questions, scored_mean, statistics
+from medkeras.evaluation.numbers import (
+    bounds,
+    calibration,
+    grades,
+    questions,
+    scored_mean,
+    statistics,
+)
 
 PER_CLASS = ("auc", "sensitivity", "specificity", "accuracy", "pr_auc")
 EXCLUSIVE = ("multiclass", "ordinal")

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from medkeras import errors
-from medkeras.evaluation import explore_findings, plots, sizes
+from medkeras.evaluation.exploration import explore_findings, sizes
+from medkeras.evaluation.figures import plots
 from medkeras.files import decode, volume
 from medkeras.preparation import conform, verdicts
 from medkeras.progress import bar
