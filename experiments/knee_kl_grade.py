@@ -23,7 +23,7 @@ from medkeras.preparation import augment, pipeline, splits
 from medkeras.readers import knee
 from medkeras.training import fit, optimizers, runs, tune
 
-RULES = dict(epochs=10, patience=None, plateau_patience=None)  # of both stages
+RULES = dict(class_weight="square_root", patience=None, plateau_patience=None)  # of both stages
 
 
 def build(hp, backbone, **given):
@@ -31,24 +31,25 @@ def build(hp, backbone, **given):
     ordinal = hp.Choice("head", ["softmax", "ordinal"]) == "ordinal"
     dropout = hp.Float("dropout", 0.0, 0.6, default=0.2)
     model = transfer.backbone(backbone, ordinal=ordinal, dropout=dropout, **given)
+    smoothing = hp.Float("smoothing", 0.0, 0.4, default=0.2)  # readers differ by a grade
     rate = hp.Float("head_learning_rate", 1e-4, 1e-1, sampling="log", default=1e-2)
-    return compiled_grades(model, keras.optimizers.Adam(rate))
+    return compiled_grades(model, keras.optimizers.Adam(rate), smoothing)
 
 
 def main(run):
     shape, backbone = run.image_shape(224, 224, 1), "densenet_tiny" if run.sample else "vgg16"
     table = splits.by_patient(run.read(knee.grades), test=0.12, validation=0.08, **run.splitting)
-    moves = augment.knee(rotation=8, zoom=0.1, brightness=(0.85, 1.15))
+    moves = augment.knee(rotation=8, zoom=0.1, brightness=(0.85, 1.15), erase=1 / 3)
     data = pipeline.images(table, shape, 32, augment=moves, views=3, **run.loading)
-
     given = dict(image_shape=shape, classes=data.outputs, weights=run.weights)
     bound = partial(build, backbone=backbone, frozen=not run.sample, **given)
-    model = bound(tune.choose(bound, data, run, decay=0.8, **RULES))
-    fit.fit(model, data, run, decay=0.8, **RULES)
+    hp = tune.choose(bound, data, run, epochs=10, decay=0.8, **RULES)
+    model = bound(hp)
+    fit.fit(model, data, run, epochs=10, decay=0.8, **RULES)
 
-    rate = 3e-3 if run.sample else 1.5e-4  # the sample's network has nothing to keep
-    compiled_grades(fit.unfreeze(model), optimizers.averaging(rate, data, RULES["epochs"]))
-    fit.fit(model, replace(data, views=None), run, **RULES)
+    rate, epochs = (3e-3, 10) if run.sample else (1.5e-4, 14)  # the sample begins from nothing
+    compiled_grades(fit.unfreeze(model), optimizers.averaging(rate, data, epochs), hp["smoothing"])
+    fit.fit(model, replace(data, views=None), run, epochs=epochs, **RULES)
 
     scores = evaluate.evaluate(model, data, run, "ordinal", positive_from=2, mirrored=True)
     cams = explain.grad_cam(model, data, run, saliency=True, mirrored=True)
@@ -56,5 +57,4 @@ def main(run):
 
 
 if __name__ == "__main__":
-    sample = partial(knee_xray.write_grades, patients=600)
-    runs.start(main, __doc__, data="data/knee", sample=sample, sample_size=64)
+    runs.start(main, __doc__, data="data/knee", sample=knee_xray.write_grades, sample_size=64)

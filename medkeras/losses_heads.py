@@ -1,25 +1,28 @@
 """Losses and live metrics of ordered grades, alone or beside a second question."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from medkeras.errors import UsageError
 from medkeras.losses import LiveCurves, accuracy, cross_entropy, ratio
 
 
-def compiled_grades(model, optimizer):
+def compiled_grades(model, optimizer, smoothing=0.0):
     """Compiles a model of ordered grades: cross-entropy, accuracy, mean absolute grade error.
 
     Args:
         model: ends in logits (batch, grades), of a linear or an ordinal head.
         optimizer: a Keras optimizer.
+        smoothing: see `NeighbourCrossEntropy`; 0 for plain cross-entropy.
 
     Returns:
         The model. Its live metrics are `accuracy` and `grade_error`.
     """
     grades = model.output_shape[-1]
     watched = [accuracy(grades), GradeError(grades)]
-    model.compile(optimizer, cross_entropy(grades), metrics=watched)
+    loss = NeighbourCrossEntropy(grades, smoothing) if smoothing else cross_entropy(grades)
+    model.compile(optimizer, loss, metrics=watched)
     return model
 
 
@@ -40,6 +43,36 @@ def compiled_heads(model, optimizer, grade_weight=1.0, jsl_weight=1.0):
     watched = [GradeAccuracy(grades), GradeError(grades), LiveCurves(["jsl"], last=True)]
     model.compile(optimizer, MultiTask(grade_weight, jsl_weight, grades), metrics=watched)
     return model
+
+
+@keras.saving.register_keras_serializable(package="medkeras")
+class NeighbourCrossEntropy(keras.losses.Loss):
+    """Cross-entropy of a grade, a share of which counts for the grades next to it.
+
+    Readers who differ, mostly differ by one grade: a network that is sure of one of two learns
+    noise. Labels are whole numbers (batch,), logits (batch, grades).
+
+    Args:
+        grades: number of grades.
+        smoothing: the share, 0..1, half for each neighbour. The lowest and the highest grade have
+            one neighbour, and keep the other half.
+        name: of the loss.
+    """
+
+    def __init__(self, grades, smoothing=0.2, name="neighbour_cross_entropy", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.grades, self.smoothing = grades, smoothing
+
+    def call(self, y_true, y_pred):
+        beside = np.eye(self.grades, k=1) + np.eye(self.grades, k=-1)
+        shares = self.smoothing / 2 * beside
+        shares += np.diag(1 - shares.sum(axis=1))
+        label = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+        targets = ops.take(ops.convert_to_tensor(shares, y_pred.dtype), label, axis=0)
+        return ops.categorical_crossentropy(targets, y_pred, from_logits=True)
+
+    def get_config(self):
+        return super().get_config() | {"grades": self.grades, "smoothing": self.smoothing}
 
 
 @keras.saving.register_keras_serializable(package="medkeras")

@@ -253,6 +253,26 @@ def test_grades_alone_are_watched_by_accuracy_and_distance():
     assert set(found) == {"loss", "accuracy", "grade_error"}
 
 
+def test_smoothed_grades_share_with_their_neighbours():
+    labels, logits = heads(60)
+    labels = np.nan_to_num(labels[:, 0]).astype(np.int64)
+    logits = logits[:, :5] - np.logaddexp.reduce(logits[:, :5], axis=1, keepdims=True)
+    expected = []
+    for label, row in zip(labels, logits):
+        beside = [grade for grade in (label - 1, label + 1) if 0 <= grade <= 4]
+        kept = 1 - 0.15 * len(beside)
+        expected.append(-kept * row[label] - 0.15 * row[beside].sum())
+    loss = losses_heads.NeighbourCrossEntropy(5, 0.3)
+    for shape in ((-1,), (-1, 1)):
+        found = float(loss(labels.reshape(shape), logits.astype(np.float32)))
+        assert found == pytest.approx(np.mean(expected), rel=1e-5)
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert (again.grades, again.smoothing) == (5, 0.3)
+    plain = losses_heads.NeighbourCrossEntropy(5, 0.0)
+    one = losses.cross_entropy(5)(labels, logits.astype(np.float32))
+    assert float(plain(labels, logits.astype(np.float32))) == pytest.approx(float(one), rel=1e-6)
+
+
 def test_compile_settings_of_heads_survive_being_stored():
     model, other = (keras.Sequential([keras.Input((2,)), keras.layers.Dense(4)]) for _ in range(2))
     losses_heads.compiled_heads(model, keras.optimizers.SGD(), 2.0, 0.0)

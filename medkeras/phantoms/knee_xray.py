@@ -142,7 +142,7 @@ def write(
 
 
 def write_grades(
-    root, *, patients: int = 240, size: int = 96, difficulty: float = 0.3, seed: int = 0
+    root, *, patients: int = 600, size: int = 96, difficulty: float = 0.3, seed: int = 0
 ) -> Path:
     """Writes the knees of `write` in class folders by grade, with the same arguments.
 

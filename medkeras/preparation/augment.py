@@ -30,6 +30,9 @@ class Affine:
         brightness: (lowest, highest) factor on the grey values.
         fill: what lies beyond the border: "nearest" pixel or "constant" 0.
         stretch: (lowest, highest) factor of the width, and one drawn anew of the height.
+        erase: longest side of a rectangle, as a share of the picture's, that is painted over with
+            the mean grey value in half of the draws; its shortest is a third of that (random
+            erasing, Zhong et al., arXiv 1708.04896).
     """
 
     rotation: float = 0.0
@@ -41,13 +44,15 @@ class Affine:
     brightness: tuple[float, float] = (1.0, 1.0)
     fill: str = "nearest"
     stretch: tuple[float, float] = (1.0, 1.0)
+    erase: float = 0.0
 
     def config(self) -> dict:
         """Returns the settings as JSON values."""
         found = {**asdict(self), "brightness": list(self.brightness)}
-        stretch = found.pop("stretch")
-        # Left out where it is off, so that features stored before there was one are found.
-        return found if self.stretch == (1.0, 1.0) else {**found, "stretch": list(stretch)}
+        later = {"stretch": list(found.pop("stretch")), "erase": found.pop("erase")}
+        # Left out where they are off, so that features stored before they existed are found.
+        off = {"stretch": [1.0, 1.0], "erase": 0.0}
+        return found | {name: value for name, value in later.items() if value != off[name]}
 
     def apply(self, picture: np.ndarray, seed: int, view: int, index: int) -> np.ndarray:
         """Moves one picture.
@@ -68,7 +73,7 @@ class Affine:
 
         Args:
             pictures: uint8 (n, height, width) or (n, height, width, channels).
-            draw: ten numbers in -1..1.
+            draw: fifteen numbers in -1..1; ten where nothing is erased.
 
         Returns:
             uint8 array of the same shape.
@@ -84,7 +89,15 @@ class Affine:
             factor = low + (high - low) * (draw[7] + 1) / 2
             levels = np.clip(np.arange(256) * factor, 0, 255).astype(np.uint8)
             result = cv2.LUT(result.reshape(len(result) * height, -1), levels)
-        return result.reshape(pictures.shape)
+        result = result.reshape(pictures.shape)
+        if self.erase and draw[10] < 0:
+            size, share = np.array([height, width]), (draw[11:] + 1) / 2
+            sides = (size * self.erase * (1 + 2 * share[:2]) / 3).astype(int)
+            top, left = ((size - sides) * share[2:]).astype(int)
+            result[:, top : top + sides[0], left : left + sides[1]] = result.mean((1, 2)).astype(
+                np.uint8
+            )[:, None, None]
+        return result
 
     def matrix(self, draw: np.ndarray, height: int, width: int) -> np.ndarray:
         """Composes the moves about the centre of the picture.
@@ -164,7 +177,7 @@ class Exam:
 
 def _drawn(*numbers):
     # New moves take further numbers: the first stay what they are, and so do old views.
-    return np.random.default_rng(numbers).uniform(-1, 1, size=10)
+    return np.random.default_rng(numbers).uniform(-1, 1, size=15)
 
 
 def radiograph(
@@ -219,7 +232,7 @@ def chest(rotation=7.0, zoom=0.07, shift=0.07, *, flip_horizontal=False) -> Affi
 
 
 def knee(
-    rotation=5.0, zoom=0.05, shift=0.05, *, brightness=(1.0, 1.0), flip_horizontal=True
+    rotation=5.0, zoom=0.05, shift=0.05, *, brightness=(1.0, 1.0), flip_horizontal=True, erase=0.0
 ) -> Affine:
     """Builds the augmentation for frontal radiographs of single knees.
 
@@ -233,8 +246,10 @@ def knee(
         shift: share of width and of height, either way.
         brightness: see `Affine`; films are exposed differently.
         flip_horizontal: see `Affine`; off where left knees were mirrored before.
+        erase: see `Affine`; a grade is seen in several places, at both edges of the joint.
     """
-    return Affine(rotation, flip_horizontal, zoom=zoom, shift=shift, brightness=brightness)
+    moves = {"zoom": zoom, "shift": shift, "brightness": brightness, "erase": erase}
+    return Affine(rotation, flip_horizontal, **moves)
 
 
 def knee_mri(

@@ -27,9 +27,11 @@ def fit(model, data, run, *, epochs, class_weight=None, **rules) -> None:
         run: from `runs.start`.
         epochs: at most this many; `--epochs` caps it.
         class_weight: "balanced" weights each class by the inverse of its share of the
-            training pictures; "complement" by the share of the others, which for two classes
-            has the same ratio and a mean of at most one half; a list gives the weights; None
-            weights all pictures equally.
+            training pictures; "square_root" by the inverse of the root of that share, with a mean
+            of 1, which lets rare classes count for more and frequent ones not for little;
+            "complement" by the share of the others, which for two classes has the same ratio
+            and a mean of at most one half; a list gives the weights; None weights all pictures
+            equally.
         rules: see `loop.Rules`: monitor, mode, patience, min_delta, plateau_patience,
             plateau_factor, min_learning_rate, decay, decay_every.
 
@@ -145,7 +147,7 @@ def weights_of(class_weight, data) -> list[float] | None:
     """Returns the weight of each class, from the training part alone.
 
     Args:
-        class_weight: "balanced", "complement", a list with one number a class, or None.
+        class_weight: as in `fit`.
         data: from `pipeline.images`.
 
     Raises:
@@ -159,19 +161,22 @@ def weights_of(class_weight, data) -> list[float] | None:
         )
     count = len(data.classes)
     if isinstance(class_weight, str):
-        if class_weight not in ("balanced", "complement"):
-            raise UsageError(
-                f"class_weight {class_weight!r} is none of 'balanced', 'complement' and a list"
-            )
-        present = np.bincount(data.train.labels, minlength=count)
+        if class_weight not in WORDS:
+            raise UsageError(f"class_weight {class_weight!r} is none of {', '.join(WORDS)}, a list")
+        # A class that no picture has weighs something finite, and nothing in the loss.
+        present = np.maximum(np.bincount(data.train.labels, minlength=count), 1)
+        share = present / len(data.train)
         if class_weight == "complement":
-            return (1 - present / len(data.train)).tolist()
-        return (len(data.train) / (count * present)).tolist()
+            return (1 - share).tolist()
+        if class_weight == "square_root":
+            return (share**-0.5 / (share**0.5).sum()).tolist()
+        return (1 / (count * share)).tolist()
     if len(class_weight) != count:
         raise UsageError(f"class_weight has {len(class_weight)} weights for {count} classes")
     return [float(weight) for weight in class_weight]
 
 
+WORDS = ("balanced", "complement", "square_root")
 SIDES = ("train", "validation")
 
 

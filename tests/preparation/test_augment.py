@@ -216,6 +216,28 @@ def test_stretch_magnifies_width_and_height_apart_about_the_centre():
     assert moves.config()["stretch"] == [1.0, 1.2]
 
 
+def test_half_of_the_draws_paint_a_rectangle_over_alike_in_all_slices(volume):
+    moves, plain = augment.Affine(erase=0.5), augment.Affine()
+    sides, erased = [], 0
+    for view in range(300):
+        draw = np.random.default_rng(view).uniform(-1, 1, 15)
+        found = moves.moved(volume, draw)
+        changed = (found != plain.moved(volume, draw)).any(axis=0)
+        erased += changed.any()
+        if changed.any():
+            rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
+            box = found[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            grey = volume.mean((1, 2)).astype(np.uint8)
+            np.testing.assert_array_equal(box, np.broadcast_to(grey[:, None, None], box.shape))
+            sides += [box.shape[1], box.shape[2]]
+    assert 120 < erased < 180
+    assert min(sides) >= 3 and max(sides) in (9, 10), "from a sixth to half of 20 pixels"
+    assert moves.config()["erase"] == 0.5 and "erase" not in plain.config()
+    coloured = volume[0, :, :, None].repeat(3, axis=2) // np.array([1, 2, 4], np.uint8)
+    views = [moves.apply(coloured, 0, view, 0) for view in range(20)]
+    assert not all(np.array_equal(one, coloured) for one in views)
+
+
 @pytest.fixture
 def volume():
     return np.random.default_rng(1).integers(1, 256, (4, 20, 20), dtype=np.uint8)

@@ -233,10 +233,13 @@ def test_a_frozen_head_reads_no_pixels(table, monkeypatch):
     assert set(numbers) == {0, 1}
 
 
-def test_complement_weighs_each_class_by_the_share_of_the_other(table):
+def test_weights_of_classes_by_the_share_of_the_other_or_its_root(table):
     data = opened(table, "abnormal")
     share = (data.train.labels == 1).mean()
     assert fit.weights_of("complement", data) == pytest.approx([share, 1 - share])
+    root = fit.weights_of("square_root", data)
+    assert root[1] / root[0] == pytest.approx(np.sqrt((1 - share) / share))
+    assert np.mean(np.array(root)[data.train.labels]) == pytest.approx(1)
     many = exams.volumes(table, (SIZE, SIZE, 1), 2, findings=("acl",))
     with pytest.raises(UsageError, match="positive_weights"):
         fit.weights_of("balanced", many)
