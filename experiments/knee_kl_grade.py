@@ -1,7 +1,7 @@
 """Knee X-rays: which Kellgren-Lawrence grade, 0 to 4? By softmax, or a head that knows their order.
 
-First the head on frozen features, which are computed once; then the whole network, its batch norms
-left as they are. Kept is the running mean of the weights; asked are a knee and its mirror image.
+First the head on frozen features, which are computed once; then the whole network but its batch
+norms. Kept is the running mean of the weights; asked are a knee and its mirror image, three sizes.
 
     python experiments/knee_kl_grade.py                      # sample data, CPU, 2 min
     python experiments/knee_kl_grade.py --data data/knee     # your knees: class folders, OAI table
@@ -51,8 +51,8 @@ def main(run):
     compiled_grades(fit.unfreeze(model), optimizers.averaging(rate, data, epochs), hp["smoothing"])
     fit.fit(model, replace(data, views=None), run, epochs=epochs, **RULES)
 
-    scores = evaluate.evaluate(model, data, run, "ordinal", positive_from=2, mirrored=True)
-    cams = explain.grad_cam(model, data, run, saliency=True, mirrored=True)
+    scores = evaluate.evaluate(model, data, run, "ordinal", positive_from=2, views=6)
+    cams = explain.grad_cam(model, data, run, saliency=True, views=scores.views)
     report.write(run, model, data, scores, cams)
 
 

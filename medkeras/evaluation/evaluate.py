@@ -18,6 +18,8 @@ from medkeras.files import atomic
 from medkeras.preparation import pipeline
 
 FORMAT = 1
+VIEWS = (1, 2, 6)
+ZOOMS = (1.0, 0.92, 1.08)
 HALVES = (
     "the first {} are positive against negative; the others, uncertain against negative, are not "
     "read"
@@ -33,17 +35,17 @@ class Scores:
         metrics: the content of `metrics.json`.
         task: "binary", "multiclass", "multilabel" or "ordinal".
         classes: names of all classes by number; of two, the second is the positive one.
-        mirrored: as in `logits`.
+        views: as in `logits`.
     """
 
     predictions: pd.DataFrame
     metrics: dict
     task: str
     classes: list[str]
-    mirrored: bool = False
+    views: int = 1
 
 
-def evaluate(model, data, run, task=None, scored=(), positive_from=None, mirrored=False) -> Scores:
+def evaluate(model, data, run, task=None, scored=(), positive_from=None, views=1) -> Scores:
     """Predicts the validation and test parts and writes the three files above.
 
     Args:
@@ -55,7 +57,7 @@ def evaluate(model, data, run, task=None, scored=(), positive_from=None, mirrore
         scored: findings whose mean is reported on its own, such as `chexpert.SCORED`.
         positive_from: of grades, the one from which on a picture counts as positive; see
             `metrics.measured`.
-        mirrored: as in `logits`; written down, and `serving.predict` answers so too.
+        views: as in `logits`; written down, and `serving.predict` answers so too.
 
     Returns:
         The scores, for the report.
@@ -70,7 +72,7 @@ def evaluate(model, data, run, task=None, scored=(), positive_from=None, mirrore
     expected = data.outputs if task == "multilabel" else len(named)
     if expected != outputs:
         raise ValueError(f"model has {outputs} logits, but {expected} are expected for {classes}")
-    parts = [_part(model, part, named, task, mirrored) for part in (data.val, data.test)]
+    parts = [_part(model, part, named, task, views) for part in (data.val, data.test)]
     predictions = pd.concat(parts, ignore_index=True)
     majority, untrained = None, []
     if task == "multilabel":
@@ -83,11 +85,11 @@ def evaluate(model, data, run, task=None, scored=(), positive_from=None, mirrore
 
     atomic.write_text(run.folder / "predictions.csv", csv_text(predictions))
     atomic.write_json(run.folder / "metrics.json", found)
-    atomic.write_json(run.folder / "predictor.json", predictor(model, data, task, mirrored))
-    return Scores(predictions, found, task, classes, mirrored)
+    atomic.write_json(run.folder / "predictor.json", predictor(model, data, task, views))
+    return Scores(predictions, found, task, classes, views)
 
 
-def predictor(model, data, task, mirrored=False) -> dict:
+def predictor(model, data, task, views=1) -> dict:
     """Describes what prediction needs: recipe of the model, labels, preprocessing."""
     classes = list(data.classes)
     described = {
@@ -99,7 +101,7 @@ def predictor(model, data, task, mirrored=False) -> dict:
         "inputs": [tensor.name for tensor in model.inputs],
         "preprocessing": data.preprocessing
         | {"scale": "pixels 0..255 as float32; the model itself rescales"},
-        "mirrored": mirrored,
+        "views": views,
         "calibration": None,
         "thresholds": None if task in metrics.EXCLUSIVE else dict.fromkeys(_named(data, task), 0.5),
         "recipe": getattr(model, "recipe", None),
@@ -114,29 +116,32 @@ def predictor(model, data, task, mirrored=False) -> dict:
     return described
 
 
-def logits(model, batches, mirrored=False) -> np.ndarray:
+def logits(model, batches, views=1) -> np.ndarray:
     """Runs batches through a model, in order and without dropout.
 
     Args:
         model: functional model; any dtype policy.
         batches: iterable of lists of inputs: pictures or slices uint8, whole numbers int32,
             other measures, such as risk factors, float32.
-        mirrored: whether to ask about each picture and its mirror image, left to right, and take
-            the mean. For what has no side of its own; it costs twice the time.
+        views: of each picture that are asked about, whose mean is the answer: 1, as it is; 2, with
+            its mirror image, left to right, for what has no side of its own; 6, both of these at
+            the sizes `ZOOMS`. It costs as many times the time.
 
     Returns:
         float32 (n, k); (0, k) without pictures.
     """
+    if views not in VIEWS:
+        raise ValueError(f"views={views}: expected one of {', '.join(map(str, VIEWS))}")
     found = []
     for batch in batches:
         arrays = [np.ascontiguousarray(array) for array in batch]
-        forward = _forward(model, tuple(array.dtype.name for array in arrays), mirrored)
+        forward = _forward(model, tuple(array.dtype.name for array in arrays), views)
         found.append(forward(*arrays).numpy())
     return np.concatenate(found) if found else np.empty((0, model.output_shape[-1]), np.float32)
 
 
 @lru_cache(maxsize=1)  # tracing a large backbone takes seconds; every part asks for it
-def _forward(model, types, mirrored):
+def _forward(model, types, views):
     import tensorflow as tf
 
     signature = [
@@ -145,14 +150,30 @@ def _forward(model, types, mirrored):
 
     @tf.function(input_signature=signature)
     def forward(*inputs):
-        values = model(pipeline.as_tensors([inputs])[0], training=False)
-        if mirrored:
-            flipped = [one[:, :, ::-1] if len(one.shape) == 4 else one for one in inputs]
-            values += model(pipeline.as_tensors([flipped])[0], training=False)
-            values /= 2
-        return tf.cast(values, tf.float32)
+        answers = []
+        for zoom in ZOOMS if views == 6 else (1.0,):
+            for step in (1, -1) if views > 1 else (1,):
+                moved = [
+                    _zoomed(one, zoom)[:, :, ::step] if len(one.shape) == 4 else one
+                    for one in inputs
+                ]
+                answers.append(model(pipeline.as_tensors([moved])[0], training=False))
+        return tf.cast(sum(answers) / len(answers), tf.float32)
 
     return forward
+
+
+def _zoomed(pictures, zoom):
+    """Magnifies pictures about their centre; beyond the border the nearest pixel goes on."""
+    from keras import ops
+
+    if zoom == 1:
+        return pictures
+    height, width = pictures.shape[1:3]
+    right, down = ((side - 1) / 2 * (1 - 1 / zoom) for side in (width, height))
+    matrix = ops.tile([[1 / zoom, 0, right, 0, 1 / zoom, down, 0, 0]], (ops.shape(pictures)[0], 1))
+    pictures = ops.cast(pictures, "float32")
+    return ops.image.affine_transform(pictures, matrix, "bilinear", "nearest")
 
 
 def csv_text(predictions) -> str:
@@ -169,9 +190,9 @@ def _named(data, task):
     return list(data.classes)[1:2] if task == "binary" else list(data.classes)
 
 
-def _part(model, part, named, task, mirrored):
+def _part(model, part, named, task, views):
     table = part.table
-    values = logits(model, part.batches(), mirrored)
+    values = logits(model, part.batches(), views)
     broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(broken):
         raise errors.Diverged(

@@ -26,7 +26,7 @@ from medkeras.preparation import pipeline
 
 
 def grad_cam(
-    model, data, run, layer=None, most=24, backend="medkeras", saliency=False, mirrored=False
+    model, data, run, layer=None, most=24, backend="medkeras", saliency=False, views=1
 ) -> Gallery | None:
     """Explains test pictures, right and wrong answers, and scores the maps.
 
@@ -42,7 +42,7 @@ def grad_cam(
         most: largest number of pictures in the gallery.
         backend: "medkeras", or "tf-explain" for the maps of that package.
         saliency: whether the gallery shows the gradient at the pixels beside each map.
-        mirrored: how the model was evaluated, see `evaluate.logits`; the maps are of the picture
+        views: how the model was evaluated, see `evaluate.logits`; the maps are of the picture
             as it is.
 
     Returns:
@@ -53,7 +53,7 @@ def grad_cam(
     layer = layer or model.feature_map
     part, table = data.test, data.test.table
     task = "binary" if model.output_shape[-1] == 1 else "multiclass"
-    chances = probabilities(logits(model, part.batches(), mirrored), task)
+    chances = probabilities(logits(model, part.batches(), views), task)
     if task == "binary":
         chances = np.hstack([1 - chances, chances])
     answers = chances.argmax(axis=1)

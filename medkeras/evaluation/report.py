@@ -55,7 +55,7 @@ def _context(run, model, data, scores, cams):
         "synthetic": synthetic,
         "null": control.NULLS.get(described.get("null_control")),
         "task": scores.task,
-        "asked": summary.MIRRORED if scores.mirrored else "",
+        "asked": summary.ASKED[scores.views],
         "classes": scores.classes,
         "metrics": scores.metrics,
         "names": findings.ordered(scores.metrics),

@@ -104,7 +104,7 @@ class Predictor:
         return tuple(self.run["image_shape"])
 
     def _said(self, arrays):
-        logits = evaluate.logits(self.model, [arrays], self.run.get("mirrored", False))
+        logits = evaluate.logits(self.model, [arrays], self.run.get("views", 1))
         # Findings with a third class, uncertain, have as many logits again: see `evaluate`.
         logits = logits[:, : len(self.labels)]
         # Here a calibration would change them; `_refuse` lets none pass by.

@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,8 +57,25 @@ def test_mirrored_is_the_mean_of_the_picture_and_its_mirror_image(small_model):
     pictures[:, :, :8] = 0  # one side is not like the other
     one, other = (logits(model, [[asked]]) for asked in (pictures, pictures[:, :, ::-1]))
     assert np.abs(one - other).max() > 1e-5, "else this test shows nothing"
-    found = logits(model, [[pictures]], mirrored=True)
+    found = logits(model, [[pictures]], views=2)
     np.testing.assert_allclose(found, (one + other) / 2, rtol=1e-5, atol=1e-6)
+
+
+def test_six_views_are_both_images_at_three_sizes(small_model):
+    model, rng, answers = small_model(), np.random.default_rng(1), []
+    pictures = rng.integers(0, 256, (3, *SHAPE), dtype=np.uint8)
+    centre = ((SHAPE[1] - 1) / 2, (SHAPE[0] - 1) / 2)
+    for zoom in (1.0, 0.92, 1.08):
+        matrix = cv2.getRotationMatrix2D(centre, 0, zoom)
+        how = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REPLICATE}
+        sized = [cv2.warpAffine(one.astype("f4"), matrix, SHAPE[1::-1], **how) for one in pictures]
+        sized = np.stack(sized).reshape(pictures.shape)
+        answers += [logits(model, [[asked]]) for asked in (sized, sized[:, :, ::-1])]
+    found = logits(model, [[pictures]], views=6)
+    spread = np.ptp(answers, axis=0).max()
+    assert np.abs(found - np.mean(answers, axis=0)).max() < 0.02 * spread
+    with pytest.raises(ValueError, match="expected one of 1, 2, 6"):
+        logits(model, [[pictures]], views=3)
 
 
 def test_two_classes_have_one_triple_named_after_the_positive(small_table, small_model, small_run):

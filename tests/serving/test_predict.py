@@ -58,8 +58,8 @@ def finished(pictures, tmp_path_factory):
             keras.utils.set_random_seed(0)
             model = custom_cnn.v3(SHAPE, data.outputs, units=(8,))
             folder = written[task] = tmp_path_factory.mktemp(task)
-            run, mirrored = SimpleNamespace(folder=folder, seed=0), task == "ordinal"
-            evaluate(model, data, run, task=task, mirrored=mirrored)
+            run, views = SimpleNamespace(folder=folder, seed=0), 6 if task == "ordinal" else 1
+            evaluate(model, data, run, task=task, views=views)
             model.save(folder / "model.keras")
         return written[task]
 

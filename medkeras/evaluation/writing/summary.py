@@ -6,7 +6,11 @@ from medkeras.preparation import risks, splits
 
 PARTS = {"train": "training", "val": "validation", "test": "test"}
 GUESS = 0.5  # the AUC of guessing
-MIRRORED = "Each answer is the mean of those to the picture and to its mirror image."
+ASKED = {  # see `evaluate.logits`
+    1: "",
+    2: "Each answer is the mean of those to the picture and to its mirror image.",
+    6: "Each answer is the mean of those to the picture and its mirror image, at three sizes.",
+}
 FINDINGS = {
     "around": "It includes 0.5 for {}: no gain over guessing is shown there.",
     "below": "It lies below 0.5 for {}: worse than guessing.",
