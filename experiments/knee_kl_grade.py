@@ -47,7 +47,7 @@ def main(run):
     model = bound(hp)
     fit.fit(model, data, run, epochs=10, decay=0.8, **RULES)
 
-    rate, epochs = (3e-3, 10) if run.sample else (1.5e-4, 14)  # the sample begins from nothing
+    rate, epochs = (3e-3, 10) if run.sample else (1.5e-4, 12)  # the sample begins from nothing
     compiled_grades(fit.unfreeze(model), optimizers.averaging(rate, data, epochs), hp["smoothing"])
     fit.fit(model, replace(data, views=None), run, epochs=epochs, **RULES)
 
