@@ -91,13 +91,16 @@ class Affine:
             result = cv2.LUT(result.reshape(len(result) * height, -1), levels)
         result = result.reshape(pictures.shape)
         if self.erase and draw[10] < 0:
-            size, share = np.array([height, width]), (draw[11:] + 1) / 2
-            sides = (size * self.erase * (1 + 2 * share[:2]) / 3).astype(int)
-            top, left = ((size - sides) * share[2:]).astype(int)
-            result[:, top : top + sides[0], left : left + sides[1]] = result.mean((1, 2)).astype(
-                np.uint8
-            )[:, None, None]
+            self._erase(result, (draw[11:] + 1) / 2)
         return result
+
+    def _erase(self, pictures, share):
+        """Paints a rectangle over, in place; its sides and its corner are `share` (4,) in 0..1."""
+        size = np.array(pictures.shape[1:3])
+        high, wide = (size * self.erase * (1 + 2 * share[:2]) / 3).astype(int)
+        top, left = ((size - (high, wide)) * share[2:]).astype(int)
+        grey = pictures.mean((1, 2)).astype(np.uint8)
+        pictures[:, top : top + high, left : left + wide] = grey[:, None, None]
 
     def matrix(self, draw: np.ndarray, height: int, width: int) -> np.ndarray:
         """Composes the moves about the centre of the picture.
