@@ -25,8 +25,12 @@ def written(table, model, run):
     return path.read_text(), (run.folder / "README.md").read_text()
 
 
-def test_page_is_self_contained_and_has_every_section(small_table, small_model, small_run):
-    page, card = written(small_table(), small_model(), small_run())
+def test_page_is_self_contained_has_every_section_and_names_nobody(
+    small_table, small_model, small_run
+):
+    run = small_run()
+    named = small_table().assign(path=lambda t: t["patient"] + "/" + t["path"])
+    page, card = written(named, small_model(), run)
     assert not re.search(r'(?:src|href)="(?!data:|#)', page) and "<script" not in page
     assert not re.search(r"url\((?!#)|@import", page)
     for section in "data size model sweep training results mistakes explanations again".split():
@@ -35,23 +39,14 @@ def test_page_is_self_contained_and_has_every_section(small_table, small_model, 
     assert "cut short" in page and "Left out" in page
     assert page.count("data:image/png") >= 8 + 6
     assert "_not stated_" in card and "not a medical device" in card and "phantoms" in card.lower()
-
-
-def test_no_patient_and_no_file_is_named(small_table, small_model, small_run):
-    named = small_table().assign(path=lambda t: t["patient"] + "/" + t["path"])
-    page, card = written(named, small_model(), small_run())
     for text in ("patient-0", ".png", "/data/"):
         assert text not in page.replace("data:image/png", "") and text not in card
 
-
-def test_a_mistake_can_be_found_by_its_line(small_table, small_model, small_run):
-    run = small_run()
-    page, _ = written(small_table(), small_model(), run)
     line = int(re.search(r"true <b>(\w+)</b><br>answered .*?line (\d+)", page, re.DOTALL)[2])
     true = re.search(r"true <b>(\w+)</b><br>answered", page)[1]
     header, *rows = (run.folder / "predictions.csv").read_text().splitlines()
     row = dict(zip(header.split(","), rows[line - 2].split(","), strict=True))
-    assert row["split"] == "test" and row[f"label_{true}"] == "1"
+    assert row["split"] == "test" and row[f"label_{true}"] == "1", "a mistake is found by its line"
 
 
 def test_real_data_carry_no_banner(small_table, small_model, small_run):
