@@ -96,7 +96,9 @@ def python_commands(arguments):
     if name == "test":
         everything = "--all" in rest
         rest = [flag for flag in rest if flag != "--all"]
-        return [["-m", "pytest"] + ([] if everything else ["-m", "not slow"]) + rest]
+        chosen = [] if everything else ["-m", "not slow"]
+        # Two at a time, files whole: they share what is costly to set up. `-n 0` takes it back.
+        return [["-m", "pytest", "-n", "2", "--dist", "loadfile"] + chosen + rest]
     if name == "lint":
         check, form = ["-m", "ruff", "check"], ["-m", "ruff", "format"]
         if rest == ["--fix"]:

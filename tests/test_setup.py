@@ -135,8 +135,9 @@ def test_wrong_usage_is_exit_2_before_any_set_up(run, monkeypatch, arguments, ca
 def test_commands(run):
     demo = [str(ROOT / "experiments" / "bone_xception.py"), "--sample", "--seed", "1"]
     assert run.python_commands(["demo", "--seed", "1"]) == [demo]
-    assert run.python_commands(["test", "-x"]) == [["-m", "pytest", "-m", "not slow", "-x"]]
-    assert run.python_commands(["test", "--all", "-x"]) == [["-m", "pytest", "-x"]]
+    pytest_ = ["-m", "pytest", "-n", "2", "--dist", "loadfile"]
+    assert run.python_commands(["test", "-x"]) == [[*pytest_, "-m", "not slow", "-x"]]
+    assert run.python_commands(["test", "--all", "-x"]) == [[*pytest_, "-x"]]
     assert run.python_commands(["-m", "pip", "list"]) == [["-m", "pip", "list"]]
 
 
