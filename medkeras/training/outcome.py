@@ -39,5 +39,5 @@ def _number(entry):
     if entry["value"] is None:
         return f"undefined ({entry['undefined']})"
     if entry["low"] is None:
-        return f"{entry['value']:.3f} (no interval: too few patients)"
+        return f"{entry['value']:.3f} (no interval: too few patients, or answers all alike)"
     return f"{entry['value']:.3f} ({entry['low']:.3f} to {entry['high']:.3f})"

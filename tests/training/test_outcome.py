@@ -24,7 +24,7 @@ def test_classes_say_accuracy_and_auc(tmp_path):
     )
     assert said == (
         "test part (n = 9, 7 patients): accuracy 0.500 (0.400 to 0.600), "
-        "AUC 0.750 (no interval: too few patients)"
+        "AUC 0.750 (no interval: too few patients, or answers all alike)"
     )
 
 
