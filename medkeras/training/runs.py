@@ -9,6 +9,7 @@ into a status, a message and an exit code: 0 ok, 2 usage, 3 data problems, 4 res
 import copy
 import inspect
 import sys
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -119,7 +120,7 @@ class Run:
         size = self._sample_size if self.sample else self.flags.image_size
         return (size or height, size or width, channels)
 
-    @property
+    @cached_property  # every figure asks, and it looks into each folder of the data
     def synthetic(self) -> bool:
         """Whether the pictures are phantoms, the page's own or others."""
         return self.sample or phantoms.are_phantoms(self.data)
